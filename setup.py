@@ -1,0 +1,16 @@
+"""Build the Cython extension; everything else is in pyproject.toml."""
+
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+COMPILE_ARGS = ["/O2", "/W3"] if sys.platform == "win32" else ["-O2", "-Wall", "-Wextra"]
+
+setup(
+    ext_modules=cythonize(
+        [Extension("lgkv._native", ["ext/_native.pyx"], extra_compile_args=COMPILE_ARGS)],
+        build_dir="build/cython",
+        language_level=3,
+    ),
+)
