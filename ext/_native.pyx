@@ -1,25 +1,271 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
-"""The hot loops of the key codec and of the record envelope."""
+# cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
+"""The hot loops of the key codec and of the record envelope.
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+Each function is the twin of the one of the same name, with an underscore before it, in
+`lgkv/keys.py` and `lgkv/layout.py`, and gives the same bytes and raises the same errors.
+`docs/FORMAT.md` describes the bytes. Nothing here keeps state or does I/O.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
+
+from hashlib import blake2b
 
 from xxhash import xxh3_64_intdigest
 
-cdef Py_ssize_t CHECKSUM_BYTES = 8
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(str text)
+    Py_ssize_t PyUnicode_GET_LENGTH(str text)
+    const unsigned char* PyUnicode_1BYTE_DATA(str text)
+
+# On disk: DO NOT RENUMBER.
+cdef enum:
+    TAG_UUID = 0x01
+    TAG_BYTES = 0x02
+    END_WHOLE = 0x01
+    END_CUT = 0x02
+    ESCAPE = 0xFF
+    TEXT_LIMIT_BYTES = 200
+    DIGEST_BYTES = 16
+    CHECKSUM_BYTES = 8
+    ENVELOPE_BYTES = 1 + CHECKSUM_BYTES
+
+cdef enum:
+    UUID_BYTES = 16
+    UUID_CHARS = 36
+
+cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
 
-def seal(unsigned int table, bytes key not None, unsigned char flags, bytes body not None) -> bytes:
-    """Return *body* in its envelope: flags, body, checksum bound to table, key and flags."""
-    cdef Py_ssize_t size = len(body)
-    cdef bytes record = PyBytes_FromStringAndSize(NULL, 1 + size + CHECKSUM_BYTES)
+# --- Keys: numbers ---------------------------------------------------------------------------
+
+
+def pack_uint(number) -> bytes:
+    """Return *number* (0 to 2**64 - 1) as a length byte and that many big-endian bytes."""
+    cdef uint64_t rest
+    if not isinstance(number, int):
+        raise TypeError(f"not an integer: {number!r}")
+    try:
+        rest = number
+    except OverflowError:
+        raise ValueError(f"not an unsigned 64-bit number: {number}") from None
+    cdef unsigned char[9] buffer
+    cdef int at = 9
+    while rest:
+        at -= 1
+        buffer[at] = <unsigned char>(rest & 0xFF)
+        rest >>= 8
+    buffer[at - 1] = <unsigned char>(9 - at)
+    return PyBytes_FromStringAndSize(<char*>&buffer[at - 1], 10 - at)
+
+
+def unpack_uint(bytes key not None, Py_ssize_t start) -> tuple[int, int]:
+    """Return the number at *start* of *key* and where it ends; ValueError if it is damaged."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(key)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
+    cdef Py_ssize_t end
+    cdef uint64_t number = 0
+    if start < 0 or start >= size or data[start] > 8 or data[start] >= size - start:
+        raise ValueError("damaged number in a key")
+    end = start + 1 + data[start]
+    start += 1
+    while start < end:
+        number = number << 8 | data[start]
+        start += 1
+    return number, end
+
+
+# --- Keys: text ------------------------------------------------------------------------------
+
+
+def pack_bytes(bytes raw not None) -> bytes:
+    """Return *raw* as a part that sorts as *raw* does: escaped, ended, and cut if long."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(raw)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
+    cdef unsigned char[1 + TEXT_LIMIT_BYTES + 2 + DIGEST_BYTES] part
+    cdef Py_ssize_t length = 0
+    cdef Py_ssize_t at = 0
+    part[0] = TAG_BYTES
+    if memchr(data, 0, size) == NULL:
+        at = length = min(size, TEXT_LIMIT_BYTES)
+        memcpy(&part[1], data, length)
+    # Otherwise a NUL and its escape enter together or not at all.
+    while at < size and length + (1 if data[at] else 2) <= TEXT_LIMIT_BYTES:
+        length += 1
+        part[length] = data[at]
+        if data[at] == 0:
+            length += 1
+            part[length] = ESCAPE
+        at += 1
+    part[length + 1] = 0
+    part[length + 2] = END_WHOLE if at == size else END_CUT
+    length += 3
+    if at < size:
+        digest = blake2b(raw, digest_size=DIGEST_BYTES).digest()
+        memcpy(&part[length], PyBytes_AS_STRING(digest), DIGEST_BYTES)
+        length += DIGEST_BYTES
+    return PyBytes_FromStringAndSize(<char*>&part[0], length)
+
+
+def unpack_bytes(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:
+    """Return the bytes at *start* of *key*, whether they are whole, and where the part ends.
+
+    Of a cut part it gives what is left. ValueError if the part is damaged.
+    """
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(key)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
+    cdef Py_ssize_t escapes = 0
+    cdef Py_ssize_t at, end
+    cdef const unsigned char* found
+    if start < 0 or start >= size or data[start] != TAG_BYTES:
+        raise ValueError("damaged text in a key")
+    start += 1
+    at = start
+    while True:
+        found = <const unsigned char*>memchr(data + at, 0, size - at)
+        if found == NULL or found + 1 >= data + size:
+            raise ValueError("damaged text in a key")
+        at = found - data
+        if data[at + 1] != ESCAPE:
+            break
+        escapes += 1
+        at += 2
+    if data[at + 1] == END_WHOLE:
+        return _unescape(data + start, at - start, escapes), True, at + 2
+    end = at + 2 + DIGEST_BYTES
+    if data[at + 1] != END_CUT or end > size:
+        raise ValueError("damaged text in a key")
+    return _unescape(data + start, at - start, escapes), False, end
+
+
+cdef bytes _unescape(const unsigned char* data, Py_ssize_t size, Py_ssize_t escapes):
+    cdef bytes raw
+    cdef unsigned char* out
+    cdef Py_ssize_t at = 0
+    if escapes == 0:
+        return PyBytes_FromStringAndSize(<const char*>data, size)
+    raw = PyBytes_FromStringAndSize(NULL, size - escapes)
+    out = <unsigned char*>PyBytes_AS_STRING(raw)
+    while at < size:
+        out[0] = data[at]
+        out += 1
+        at += 1 if data[at] else 2
+    return raw
+
+
+# --- Keys: ids -------------------------------------------------------------------------------
+
+
+def pack_id(str text not None) -> bytes:
+    """Return a checkpoint id: a canonical lower-case UUID in 16 bytes, any other as text."""
+    cdef unsigned char[1 + UUID_BYTES] part
+    part[0] = TAG_UUID
+    if _read_uuid(text, &part[1]):
+        return PyBytes_FromStringAndSize(<char*>&part[0], 1 + UUID_BYTES)
+    return pack_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+cdef bint _read_uuid(str text, unsigned char* out):
+    cdef const unsigned char* chars
+    cdef int at, digit
+    cdef int digits = 0
+    if not PyUnicode_IS_ASCII(text) or PyUnicode_GET_LENGTH(text) != UUID_CHARS:
+        return False
+    chars = PyUnicode_1BYTE_DATA(text)
+    for at in range(UUID_CHARS):
+        if at == 8 or at == 13 or at == 18 or at == 23:
+            if chars[at] != c"-":
+                return False
+            continue
+        digit = _hex_digit(chars[at])
+        if digit < 0:
+            return False
+        if digits & 1:
+            out[digits >> 1] |= <unsigned char>digit
+        else:
+            out[digits >> 1] = <unsigned char>(digit << 4)
+        digits += 1
+    return True
+
+
+cdef inline int _hex_digit(unsigned char char) noexcept:
+    if c"0" <= char <= c"9":
+        return char - c"0"
+    if c"a" <= char <= c"f":
+        return char - c"a" + 10
+    return -1
+
+
+def unpack_id(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:
+    """Return the id at *start* of *key* as UTF-8, whether it is whole, and where it ends."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(key)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
+    cdef char[UUID_CHARS] text
+    cdef int at
+    cdef int length = 0
+    if start < 0 or start >= size or data[start] != TAG_UUID:
+        return unpack_bytes(key, start)
+    if size - start < 1 + UUID_BYTES:
+        raise ValueError("damaged id in a key")
+    for at in range(1, 1 + UUID_BYTES):
+        text[length] = HEX_DIGITS[data[start + at] >> 4]
+        text[length + 1] = HEX_DIGITS[data[start + at] & 0x0F]
+        length += 2
+        if at == 4 or at == 6 or at == 8 or at == 10:
+            text[length] = c"-"
+            length += 1
+    return PyBytes_FromStringAndSize(text, UUID_CHARS), True, start + 1 + UUID_BYTES
+
+
+# --- Records ---------------------------------------------------------------------------------
+
+
+def seal(unsigned int table, key, unsigned char flags, bytes body not None) -> bytes:
+    """Return *body* in its envelope, with a checksum bound to the table, the key and the flags."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    cdef uint64_t checksum = _checksum(table, key, flags, body)
+    cdef bytes record = PyBytes_FromStringAndSize(NULL, ENVELOPE_BYTES + size)
     cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(record)
-    cdef uint64_t checksum = xxh3_64_intdigest(body, xxh3_64_intdigest(key, table << 8 | flags))
-    cdef int shift
+    cdef int at
     out[0] = flags
     memcpy(out + 1, PyBytes_AS_STRING(body), size)
     out += 1 + size
-    for shift in range(CHECKSUM_BYTES):
-        out[shift] = <unsigned char>(checksum >> (8 * shift))
+    for at in range(CHECKSUM_BYTES):
+        out[at] = <unsigned char>(checksum >> (8 * at) & 0xFF)
     return record
+
+
+def unseal(unsigned int table, key, record) -> tuple[int, bytes]:
+    """Return the flags and the body of an envelope; ValueError if it does not check out."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+    try:
+        return _unseal(table, key, <const unsigned char*>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef tuple _unseal(unsigned int table, object key, const unsigned char* data, Py_ssize_t size):
+    cdef bytes body
+    cdef uint64_t stored = 0
+    cdef int at
+    if size < ENVELOPE_BYTES:
+        raise ValueError("the record is shorter than its envelope")
+    for at in range(1, 1 + CHECKSUM_BYTES):
+        stored = stored << 8 | data[size - at]
+    body = PyBytes_FromStringAndSize(<const char*>data + 1, size - ENVELOPE_BYTES)
+    if _checksum(table, key, data[0], body) != stored:
+        raise ValueError("the checksum does not match")
+    return data[0], body
+
+
+cdef uint64_t _checksum(
+    unsigned int table, object key, unsigned char flags, bytes body
+) except? 0:
+    return xxh3_64_intdigest(body, xxh3_64_intdigest(key, <uint64_t>table << 8 | flags))
