@@ -1,0 +1,174 @@
+"""One opened handle on a file, and the registry of the files open in this process.
+
+LMDB allows a file to be open once a process, so handles on one file share an environment
+and a writer, counted, whatever path they came by. The registry is of this process: a fork
+takes it along, at rest, and opens the files anew.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from concurrent.futures import Future
+from typing import Final, TypeVar
+
+from lgkv.datafile import FileId
+from lgkv.env import Environment, Options, Snapshot, prepare
+from lgkv.errors import ClosedError, InvalidInputError
+from lgkv.writer import Change, Writer
+
+__all__ = ["Connection", "connect"]
+
+T = TypeVar("T")
+
+MODES: Final = ("c", "w", "r")
+DURABILITIES: Final = ("full", "interval")
+
+
+class _Shared:
+    """An environment, its writer, and how many handles hold them."""
+
+    def __init__(self, path: str, identity: FileId, options: Options) -> None:
+        self.env = Environment(path, identity, options)
+        self.writer = Writer(self.env)
+        self.handles = 0
+
+    def close(self) -> None:
+        self.writer.close()
+        self.env.close()
+
+
+class _Registry:
+    """The files open in this process, by identity."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.open: dict[FileId, _Shared] = {}
+
+    def acquire(self, path: str, mode: str, options: Options) -> _Shared:
+        with self.lock:
+            identity = prepare(path, mode)
+            shared = self.open.get(identity)
+            if shared is None:
+                shared = self.open[identity] = _Shared(path, identity, options)
+            elif shared.env.options != options:
+                raise InvalidInputError(
+                    f"{path!r} is already open in this process with {shared.env.options}: "
+                    f"open it with the same options, or close the other handle first (asked for {options})"
+                )
+            shared.handles += 1
+            return shared
+
+    def release(self, shared: _Shared) -> None:
+        with self.lock:
+            shared.handles -= 1
+            if shared.handles:
+                return
+            if self.open.get(shared.env.identity) is shared:
+                del self.open[shared.env.identity]
+            shared.close()
+
+    def close_all(self) -> None:
+        with self.lock:
+            remaining = list(self.open.values())
+            self.open.clear()
+        for shared in remaining:
+            shared.close()
+
+    # --- fork: come to rest, and let the child begin with clean locks ---
+
+    def before_fork(self) -> None:
+        self.lock.acquire()
+        for shared in self.open.values():
+            shared.env.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        for shared in self.open.values():
+            shared.env.after_fork_in_parent()
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self.lock = threading.RLock()
+        for shared in self.open.values():
+            shared.env.after_fork_in_child()
+            shared.writer.after_fork_in_child()
+
+
+_registry: Final = _Registry()
+atexit.register(_registry.close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_registry.before_fork,
+        after_in_parent=_registry.after_fork_in_parent,
+        after_in_child=_registry.after_fork_in_child,
+    )
+
+
+class Connection:
+    """One handle on a file: snapshots and changes until it is closed.
+
+    Used from any thread. A handle that is dropped without `close` releases its share when
+    it is collected, or at the interpreter's exit.
+    """
+
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
+        self._finalizer = weakref.finalize(self, _registry.release, shared)
+        self._finalizer.atexit = False  # the registry closes what is left, in one go
+
+    @property
+    def env(self) -> Environment:
+        """The environment; ClosedError once this handle is closed."""
+        self._check()
+        return self._shared.env
+
+    @property
+    def writer(self) -> Writer:
+        """The writer; ClosedError once this handle is closed."""
+        self._check()
+        return self._shared.writer
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._finalizer.alive
+
+    def snapshot(self) -> Snapshot:
+        """Return a consistent view of the newest commit, to be used in a `with` statement."""
+        self._check()
+        return self._shared.env.snapshot()
+
+    def commit(self, change: Change[T]) -> T:
+        """Write `change` and return its result once it is durable."""
+        self._check()
+        return self._shared.writer.commit(change)
+
+    def submit(self, change: Change[T]) -> Future[T]:
+        """Queue `change`; the future is done once it is durable, or has failed."""
+        self._check()
+        return self._shared.writer.submit(change)
+
+    def close(self) -> None:
+        """Release this handle; the last one commits what is queued and closes the file."""
+        self._finalizer()
+
+    def _check(self) -> None:
+        if not self._finalizer.alive:
+            raise ClosedError(f"{self._shared.env.path!r} was closed: open it again")
+
+
+def connect(path: str | os.PathLike[str], mode: str, options: Options) -> Connection:
+    """Open the file at `path`, or share it if this process has it open."""
+    if mode not in MODES:
+        raise InvalidInputError(f"unknown mode {mode!r}: use 'c' (create), 'w' (must exist) or 'r' (read)")
+    if options.durability not in DURABILITIES:
+        raise InvalidInputError(f"unknown durability {options.durability!r}: use 'full' or 'interval'")
+    if not options.lock_timeout_s >= 0:
+        raise InvalidInputError(f"lock_timeout_s is {options.lock_timeout_s!r}: give seconds, 0 or more")
+    if options.interval_ms <= 0:
+        raise InvalidInputError(f"interval_ms is {options.interval_ms!r}: give milliseconds, 1 or more")
+    if options.map_size_bytes is not None and options.map_size_bytes < 1 << 20:
+        raise InvalidInputError(f"map_size_bytes is {options.map_size_bytes!r}: give at least 1048576")
+    return Connection(_registry.acquire(os.path.abspath(os.fspath(path)), mode, options))

@@ -1,0 +1,290 @@
+"""The file before LMDB sees it: is it ours, is it whole, and who may write next.
+
+LMDB maps what it is given and trusts it, so a damaged or foreign file is refused here.
+Nothing here, nor anywhere in lgkv, ever opens the lock file: closing any descriptor of it
+would drop the locks that LMDB holds for this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from lgkv.errors import (
+    CorruptionError,
+    InvalidInputError,
+    ReadOnlyError,
+    StorageError,
+    WriteLockTimeoutError,
+)
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["FileId", "Gate", "create_file", "file_id", "inspect_file", "publish", "temporary_beside"]
+
+FILE_MODE: Final = 0o600
+LOCK_SUFFIX: Final = "-lock"
+_PUBLISH_WAIT_S: Final = 5.0
+
+# LMDB 0.9 meta pages, in the byte order and word size of the machine.
+_META_MAGIC: Final = 0xBEEFC0DE
+_META_OFFSET: Final = 16
+_META: Final = struct.Struct("=IIQQ48s48sQQ")
+_META_VERSION: Final = 1
+
+
+class FileId(NamedTuple):
+    """What tells one file from another, whatever its path."""
+
+    device: int
+    inode: int
+
+
+def file_id(path: str) -> FileId | None:
+    """Return the identity of the file at `path` now, or None if there is none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return FileId(found.st_dev, found.st_ino)
+
+
+def inspect_file(path: str, verify: Callable[[str], list[str]]) -> FileId | None:
+    """Check that the file at `path` may be mapped; None if there is no file.
+
+    `verify` reads every page in use and lists what is wrong; it is slow, and only called
+    for a file that is shorter than its last page says.
+
+    Raises:
+        InvalidInputError: It is a directory, a symbolic link, has a second hard link, belongs
+            to another user, or is no LMDB file.
+        CorruptionError: It is empty, or shorter than its own pages.
+    """
+    found = _settled_stat(path)
+    if found is None:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise InvalidInputError(f"{path!r} is a directory: name a file inside it")
+    if not stat.S_ISREG(found.st_mode):
+        raise InvalidInputError(
+            f"{path!r} is not a regular file: open the file itself, a link to it would have locks of its own"
+        )
+    if found.st_nlink > 1:
+        raise InvalidInputError(
+            f"{path!r} has {found.st_nlink} hard links: two names would have two locks; remove the others"
+        )
+    if hasattr(os, "geteuid") and os.geteuid() not in (0, found.st_uid):
+        raise InvalidInputError(f"{path!r} belongs to user {found.st_uid}: copy it to a file of your own")
+    _check_lock_path(path)
+    _check_pages(path, verify)
+    return FileId(found.st_dev, found.st_ino)
+
+
+def _settled_stat(path: str) -> os.stat_result | None:
+    """Return the file's status once a creator who is publishing it is through."""
+    deadline = time.monotonic() + _PUBLISH_WAIT_S
+    while True:
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            raise InvalidInputError(f"a part of {path!r} is not a directory") from None
+        except PermissionError as error:
+            raise ReadOnlyError(f"{path!r} cannot be looked at: {error.strerror}") from error
+        if found.st_nlink != 2 or time.monotonic() > deadline or not _being_published(path, found):
+            return found
+        time.sleep(0.002)
+
+
+def _being_published(path: str, found: os.stat_result) -> bool:
+    """Whether the second link is the temporary name of a creator at work."""
+    folder, name = os.path.split(path)
+    with os.scandir(folder or ".") as entries:
+        return any(
+            entry.name.startswith(f".{name}.") and entry.inode() == found.st_ino for entry in entries
+        )
+
+
+def _check_lock_path(path: str) -> None:
+    try:
+        mode = os.lstat(path + LOCK_SUFFIX).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise InvalidInputError(f"{path + LOCK_SUFFIX!r} is not a regular file: remove it")
+
+
+def _check_pages(path: str, verify: Callable[[str], list[str]]) -> None:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_META_OFFSET + _META.size)
+            if not head:
+                raise CorruptionError(
+                    path, None, "the file is empty; delete it, and a new one can be created"
+                )
+            first = _parse_meta(head)
+            if first is None:
+                raise InvalidInputError(
+                    f"{path!r} is not an lgkv file (it begins with {head[:16]!r}): name another"
+                )
+            page_size = first[0]
+            file.seek(page_size)
+            second = _parse_meta(file.read(_META_OFFSET + _META.size))
+            size = os.fstat(file.fileno()).st_size  # after the meta pages: a live file grows first
+    except PermissionError as error:
+        raise ReadOnlyError(f"{path!r} cannot be read: {error.strerror}") from error
+    _, last_page, _ = first if second is None or first[2] >= second[2] else second
+    # A page that the last commit took and gave back may never have been written, so a file
+    # can be short and whole: then every page in use is there.
+    if size < (last_page + 1) * page_size and verify(path):
+        raise CorruptionError(
+            path, None, f"the file is cut short: {size:,} bytes of {(last_page + 1) * page_size:,}"
+        )
+
+
+def _parse_meta(page: bytes) -> tuple[int, int, int] | None:
+    """Return page size, last page and transaction of a meta page, or None if it is none."""
+    if len(page) < _META_OFFSET + _META.size:
+        return None
+    magic, version, _, _, free_db, _, last_page, transaction = _META.unpack_from(page, _META_OFFSET)
+    if magic != _META_MAGIC or version != _META_VERSION:
+        return None
+    (page_size,) = struct.unpack_from("=I", free_db)
+    if not 512 <= page_size <= 65536 or page_size & (page_size - 1):
+        return None
+    return page_size, last_page, transaction
+
+
+# --- publishing a finished file ------------------------------------------------------------
+
+
+def temporary_beside(path: str) -> str:
+    """Return a name for an unfinished file, in the folder of `path`."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
+
+
+def create_file(path: str, fill: Callable[[str], None]) -> None:
+    """Make a file aside with `fill`, and publish it at `path` unless one is there by then."""
+    temporary = temporary_beside(path)
+    try:
+        fill(temporary)
+        publish(temporary, path)
+    except FileExistsError:
+        return  # another process was first: its file is as good
+    except FileNotFoundError as error:
+        folder = os.path.dirname(path)
+        raise InvalidInputError(f"there is no folder {folder!r}: create it first") from error
+    except PermissionError as error:
+        raise ReadOnlyError(f"the folder of {path!r} is not writable: {error.strerror}") from error
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise ReadOnlyError(f"the folder of {path!r} is on a read-only file system") from error
+        raise StorageError(f"{path!r} cannot be created: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def publish(temporary: str, path: str, *, replace: bool = False) -> None:
+    """Sync the file at `temporary` and give it the name `path`; FileExistsError if taken."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    if replace:
+        os.replace(temporary, path)
+    elif sys.platform == "win32":
+        os.rename(temporary, path)
+    else:
+        try:
+            os.link(temporary, path, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            # A file system without hard links (FAT): the best there is.
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+            os.rename(temporary, path)
+        else:
+            os.unlink(temporary)
+    _sync_folder(os.path.dirname(path) or ".")
+
+
+def _sync_folder(folder: str) -> None:
+    if sys.platform == "win32":  # a directory cannot be opened there; its entry is journaled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- who writes next -----------------------------------------------------------------------
+
+
+class Gate:
+    """A lock between processes on the data file, taken before LMDB's own, with a time limit.
+
+    LMDB's write lock cannot be waited for with a limit. The operating system drops the gate
+    when its holder dies. One thread of a process at a time may use it.
+    """
+
+    _FIRST_PAUSE_S: Final = 0.0002
+    _LONGEST_PAUSE_S: Final = 0.005
+    _WINDOWS_OFFSET: Final = 1 << 40  # beyond any data: locked bytes cannot be read there
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+
+    def acquire(self, timeout_s: float) -> None:
+        """Take the gate; WriteLockTimeoutError after `timeout_s` seconds."""
+        if self._try():
+            return
+        deadline, pause = time.monotonic() + timeout_s, self._FIRST_PAUSE_S
+        while time.monotonic() < deadline:
+            time.sleep(pause)
+            if self._try():
+                return
+            pause = min(pause * 1.5, self._LONGEST_PAUSE_S)
+        raise WriteLockTimeoutError(
+            f"another process has held the write lock of {self._path!r} for {timeout_s:g} s: "
+            "end its long write, or open with a larger lock_timeout_s"
+        )
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        if sys.platform == "win32":
+            os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
+            msvcrt.locking(self._descriptor, msvcrt.LK_UNLCK, 1)
+        else:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the descriptor, which releases the gate too."""
+        os.close(self._descriptor)
+
+    def _try(self) -> bool:
+        try:
+            if sys.platform == "win32":
+                os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
+                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                return False
+            raise StorageError(f"{self._path!r} cannot be locked: {error.strerror}") from error
+        return True

@@ -1,0 +1,500 @@
+"""The LMDB environment of one file in this process: opening, snapshots, growth.
+
+An `Environment` is shared by every handle of the process on the file. Its snapshots are
+read transactions; they are short, and no user code runs inside one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import lmdb
+from lmdb import verify as lmdb_verify
+
+from lgkv.datafile import FILE_MODE, FileId, create_file, file_id, inspect_file
+from lgkv.errors import (
+    ClosedError,
+    CommitFailedError,
+    CorruptionError,
+    FormatVersionError,
+    InvalidInputError,
+    LgkvError,
+    MapFullError,
+    ReadOnlyError,
+    StorageError,
+)
+from lgkv.keys import next_prefix
+from lgkv.layout import (
+    FORMAT_VERSION,
+    KNOWN_FEATURES,
+    MAGIC,
+    META_KEY,
+    STATE_KEY,
+    Table,
+    decode_plain,
+    encode_plain,
+    open_record,
+    seal_record,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Environment", "Options", "Snapshot", "State", "prepare", "translate"]
+
+LARGE_MAP_BYTES: Final = 1 << 40
+FIRST_MAP_BYTES: Final = 64 << 20
+MAX_READERS: Final = 4096
+TABLES: Final = (Table.THREADS, Table.MEMORY, Table.NAMES, Table.INDEX)
+
+_STATE: Final = struct.Struct("<7Q")
+
+
+@dataclass(slots=True)
+class State:
+    """The counters of the file; every commit stores them. Numbers are never used again."""
+
+    commit: int = 0
+    names_epoch: int = 0
+    threads: int = 0
+    nodes: int = 0
+    caches: int = 0
+    stamps: int = 0
+    sequence: int = 0
+
+    def pack(self) -> bytes:
+        """Return the state as a record's body."""
+        return _STATE.pack(
+            self.commit, self.names_epoch, self.threads, self.nodes, self.caches, self.stamps, self.sequence
+        )
+
+    @classmethod
+    def unpack(cls, body: bytes) -> State:
+        """Return the state that `pack` made `body` from."""
+        if len(body) != _STATE.size:
+            raise CorruptionError("main", STATE_KEY, "the counters do not have their size")
+        return cls(*_STATE.unpack(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `lgkv.open` was asked for; handles that share an environment must agree on it."""
+
+    read_only: bool = False
+    durability: str = "full"
+    interval_ms: int = 50
+    map_size_bytes: int | None = None
+    lock_timeout_s: float = 30.0
+
+
+def translate(error: lmdb.Error, path: str) -> LgkvError:
+    """Return lgkv's error for LMDB's: the one place where the two meet."""
+    if isinstance(error, lmdb.MapFullError):
+        return MapFullError(f"{path!r} is full: open it with a larger map_size_bytes, or free disk space")
+    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError)):
+        return CorruptionError(path, None, str(error))
+    if isinstance(error, lmdb.InvalidError):
+        return InvalidInputError(f"{path!r} is not an lgkv file: {error}")
+    if isinstance(error, lmdb.VersionMismatchError):
+        return FormatVersionError(f"another LMDB format ({error})", "LMDB 0.9", "export it with what wrote it")
+    if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)):
+        return ReadOnlyError(f"{path!r} cannot be locked or written: {error}")
+    return StorageError(f"{path!r}: {error}")
+
+
+class Snapshot:
+    """The file as of one commit. Every record is checked as it is read."""
+
+    __slots__ = ("_databases", "_env", "_txn")
+
+    def __init__(self, env: Environment, txn: Any, databases: dict[Table, Any]) -> None:
+        self._env, self._txn, self._databases = env, txn, databases
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._txn.abort()
+        self._env.leave()
+        if isinstance(error, lmdb.Error):
+            raise translate(error, self._env.path) from error
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return the body under `key`, or None."""
+        record = self._txn.get(key, None, self._databases[table])
+        return None if record is None else open_record(table, key, record)
+
+    def has(self, table: Table, prefix: bytes) -> bool:
+        """Whether a key begins with `prefix`."""
+        cursor = self._txn.cursor(self._databases[table])
+        return bool(cursor.set_range(prefix)) and bytes(cursor.key()[: len(prefix)]) == prefix
+
+    def scan(
+        self,
+        table: Table,
+        prefix: bytes,
+        *,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield keys and bodies with `prefix`, from `start` on and before `stop`, in order."""
+        for key, record in self._walk(table, prefix, start, stop, reverse=reverse):
+            yield key, open_record(table, key, record)
+
+    def keys(
+        self,
+        table: Table,
+        prefix: bytes,
+        *,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        reverse: bool = False,
+    ) -> Iterator[bytes]:
+        """Yield the keys that `scan` would, without reading the records."""
+        for key, _ in self._walk(table, prefix, start, stop, reverse=reverse):
+            yield key
+
+    def _walk(
+        self, table: Table, prefix: bytes, start: bytes | None, stop: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[bytes, Any]]:
+        low = start or prefix
+        high = stop or next_prefix(prefix)
+        cursor = self._txn.cursor(self._databases[table])
+        if reverse:
+            found = cursor.prev() if cursor.set_range(high) else cursor.last()
+        else:
+            found = cursor.set_range(low)
+        step = cursor.prev if reverse else cursor.next
+        while found:
+            key = bytes(cursor.key())
+            if not low <= key < high:
+                return
+            yield key, cursor.value()
+            found = step()
+
+    def entries(self, table: Table) -> int:
+        """Return the number of records of `table`."""
+        return int(self._txn.stat(self._databases[table])["entries"])
+
+    def read_state(self) -> State:
+        """Return the file's counters as of this snapshot."""
+        body = self.get(Table.MAIN, STATE_KEY)
+        if body is None:
+            raise CorruptionError("main", STATE_KEY, "the counters are missing")
+        return State.unpack(body)
+
+
+class Environment:
+    """One file, open in this process."""
+
+    def __init__(self, path: str, identity: FileId, options: Options) -> None:
+        self.path, self.identity, self.options = path, identity, options
+        self.map_growths = 0
+        self.stale_readers = 0
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._reset_locks()
+        self._lmdb, self._databases = _open_lmdb(path, options)
+        try:
+            self.stale_readers += self._clear_stale_readers()
+            with self.snapshot() as snapshot:
+                self.file_id = _check_meta(snapshot, path)
+        except BaseException:
+            self._lmdb.close()
+            raise
+
+    def _reset_locks(self) -> None:
+        self._users = 0
+        self._turn = threading.Condition(threading.Lock())
+        self._exclusive = False
+
+    # --- transactions ---
+
+    def snapshot(self) -> Snapshot:
+        """Return a consistent view of the newest commit, to be used in a `with` statement."""
+        self.enter()
+        try:
+            return Snapshot(self, self._begin(write=False), self._databases)
+        except lmdb.Error as error:
+            self.leave()
+            raise translate(error, self.path) from error
+        except BaseException:
+            self.leave()
+            raise
+
+    def begin_write(self) -> tuple[Any, dict[Table, Any]]:
+        """Return a write transaction and the tables; the caller has entered and holds the gate."""
+        return self._begin(write=True), self._databases
+
+    def begin_nested(self, parent: Any) -> Any:
+        """Return a transaction inside the write transaction `parent`."""
+        return self._lmdb.begin(write=True, parent=parent, buffers=True)
+
+    def _begin(self, *, write: bool) -> Any:
+        self.check()
+        for attempt in range(3):
+            try:
+                return self._lmdb.begin(write=write, buffers=True)
+            except lmdb.MapResizedError:  # another process grew the map
+                self.leave()
+                try:
+                    self.set_map_size(0)
+                finally:
+                    self.enter()
+            except lmdb.ReadersFullError:
+                if attempt or not self._clear_stale_readers():
+                    raise
+        raise StorageError(f"{self.path!r}: the map keeps changing its size: try again")
+
+    def check(self) -> None:
+        """Raise unless the file is open, sound, and still the one at its path."""
+        if self._closed:
+            raise ClosedError(f"{self.path!r} was closed: open it again")
+        if self._failure is not None:
+            raise CommitFailedError(
+                f"an earlier commit to {self.path!r} failed ({self._failure}): close it and open it again"
+            ) from self._failure
+        if file_id(self.path) != self.identity:
+            raise StorageError(
+                f"the file at {self.path!r} was replaced or removed while it was open: open it again"
+            )
+
+    # --- sharing: many users, or one alone ---
+
+    def enter(self) -> None:
+        """Begin to use the map; waits while it is being resized."""
+        with self._turn:
+            while self._exclusive:
+                self._turn.wait()
+            self._users += 1
+
+    def leave(self) -> None:
+        """End the use that `enter` began."""
+        with self._turn:
+            self._users -= 1
+            if not self._users:
+                self._turn.notify_all()
+
+    def become_alone(self) -> None:
+        """Wait until no transaction of this process is open, and let none begin."""
+        with self._turn:
+            while self._exclusive:
+                self._turn.wait()
+            self._exclusive = True
+            while self._users:
+                self._turn.wait()
+
+    def end_alone(self) -> None:
+        """Let transactions begin again."""
+        with self._turn:
+            self._exclusive = False
+            self._turn.notify_all()
+
+    # --- growth ---
+
+    def set_map_size(self, size_bytes: int) -> None:
+        """Resize the map; 0 takes the size that another process gave it."""
+        self.become_alone()
+        try:
+            self._lmdb.set_mapsize(size_bytes)
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
+        finally:
+            self.end_alone()
+
+    def grow(self) -> None:
+        """Double the map after MapFullError; the caller has left its transaction.
+
+        Raises:
+            MapFullError: `map_size_bytes` was given and is reached, or the address space ends.
+        """
+        size = int(self._lmdb.info()["map_size"])
+        if self.options.map_size_bytes is not None or size >= LARGE_MAP_BYTES:
+            raise MapFullError(
+                f"{self.path!r} is full at {size:,} bytes: open it with a larger map_size_bytes"
+            )
+        self.set_map_size(size * 2)
+        self.map_growths += 1
+
+    # --- life ---
+
+    def fail(self, error: BaseException) -> None:
+        """Refuse every further use: what the disk holds is no longer known."""
+        self._failure = error
+
+    def close(self) -> None:
+        """Close once no transaction is open."""
+        if self._closed:
+            return
+        self.become_alone()
+        try:
+            self._closed = True
+            self._lmdb.close()
+        finally:
+            self.end_alone()
+
+    def before_fork(self) -> None:
+        """Come to rest, so that the child inherits no open transaction."""
+        self.become_alone()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self.end_alone()
+
+    def after_fork_in_child(self) -> None:
+        """Drop what belongs to the parent; the map is opened anew."""
+        self._reset_locks()
+        if self._closed:
+            return
+        self._lmdb.close()
+        try:
+            self._lmdb, self._databases = _open_lmdb(self.path, self.options)
+        except LgkvError as error:  # a fork handler cannot raise: the next use does
+            self._failure = error
+
+    # --- the rest ---
+
+    def _clear_stale_readers(self) -> int:
+        return 0 if self.options.read_only else int(self._lmdb.reader_check())
+
+    def info(self) -> dict[str, int]:
+        """Return LMDB's figures: page size, pages, map size, readers, transaction."""
+        self.enter()
+        try:
+            self.check()
+            return {**self._lmdb.stat(), **self._lmdb.info()}
+        finally:
+            self.leave()
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write a compact copy of the newest commit; others go on writing."""
+        self.enter()
+        try:
+            self.check()
+            self._lmdb.copyfd(descriptor, compact=True)
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
+        finally:
+            self.leave()
+
+
+# --- opening -------------------------------------------------------------------------------
+
+
+def prepare(path: str, mode: str) -> FileId:
+    """Return the identity of the file at `path`, which mode "c" creates if it is missing."""
+    identity = inspect_file(path, _verify)
+    if identity is None and mode != "c":
+        raise InvalidInputError(f"there is no file {path!r}: check the path, or pass mode='c' to create it")
+    if identity is None:
+        create_file(path, _fill)
+        identity = inspect_file(path, _verify)
+    if identity is None:
+        raise StorageError(f"{path!r} was removed while it was being created: try again")
+    return identity
+
+
+def _verify(path: str) -> list[str]:
+    try:
+        return list(lmdb_verify.verify(path, subdir=False))
+    except lmdb_verify.VerifyError as error:
+        return [str(error)]
+
+
+def _fill(path: str) -> None:
+    """Make a new, empty lgkv file at `path`, which nobody else knows yet."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
+    env = lmdb.open(path, map_size=1 << 20, subdir=False, max_dbs=len(TABLES), lock=False, lib_version=0)
+    try:
+        for table in TABLES:
+            env.open_db(table.label.encode())
+        meta = {
+            "magic": MAGIC,
+            "format": FORMAT_VERSION,
+            "features": 0,
+            "file_id": os.urandom(16),
+        }
+        with env.begin(write=True) as txn:
+            for key, body in ((META_KEY, encode_plain(meta)), (STATE_KEY, State().pack())):
+                txn.put(key, seal_record(Table.MAIN, key, body))
+    except lmdb.Error as error:
+        raise translate(error, path) from error
+    finally:
+        env.close()
+
+
+def _open_lmdb(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
+    last: Exception | None = None
+    for size in _map_sizes(options):
+        try:
+            env = lmdb.open(
+                path,
+                map_size=size,
+                subdir=False,
+                readonly=options.read_only,
+                metasync=True,
+                sync=True,
+                mode=FILE_MODE,
+                create=False,
+                writemap=False,
+                max_readers=MAX_READERS,
+                max_dbs=len(TABLES),
+                lib_version=0,
+            )
+        except (lmdb.MemoryError, MemoryError) as error:  # not so much address space: try less
+            last = error
+            continue
+        except lmdb.Error as error:
+            raise translate(error, path) from error
+        return env, _open_tables(env, path)
+    raise StorageError(f"{path!r} cannot be mapped: {last}: pass a smaller map_size_bytes") from last
+
+
+def _map_sizes(options: Options) -> tuple[int, ...]:
+    if options.map_size_bytes is not None:
+        return (options.map_size_bytes,)
+    if sys.platform == "win32" or sys.maxsize < 1 << 32:
+        return (FIRST_MAP_BYTES,)
+    return (LARGE_MAP_BYTES, 1 << 36, 1 << 33, FIRST_MAP_BYTES)
+
+
+def _open_tables(env: Any, path: str) -> dict[Table, Any]:
+    databases: dict[Table, Any] = {Table.MAIN: env.open_db(None)}
+    try:
+        for table in TABLES:
+            databases[table] = env.open_db(table.label.encode(), create=False)
+    except lmdb.NotFoundError:
+        env.close()
+        raise InvalidInputError(f"{path!r} is an LMDB file, but not one of lgkv's: name another") from None
+    except lmdb.Error as error:
+        env.close()
+        raise translate(error, path) from error
+    return databases
+
+
+def _check_meta(snapshot: Snapshot, path: str) -> bytes:
+    """Return the file's id once its format is known to be readable."""
+    body = snapshot.get(Table.MAIN, META_KEY)
+    try:
+        meta = None if body is None else decode_plain(body)
+    except ValueError as error:
+        raise CorruptionError("main", META_KEY, str(error)) from None
+    if not isinstance(meta, dict) or meta.get("magic") != MAGIC:
+        raise InvalidInputError(f"{path!r} is an LMDB file, but not one of lgkv's: name another")
+    found, features = meta.get("format"), meta.get("features")
+    if found != FORMAT_VERSION:
+        newer = isinstance(found, int) and found > FORMAT_VERSION
+        remedy = "upgrade lgkv to read it" if newer else "read it with the lgkv that wrote it"
+        raise FormatVersionError(f"format {found}", f"format {FORMAT_VERSION}", remedy)
+    if not isinstance(features, int) or features & ~KNOWN_FEATURES:
+        raise FormatVersionError(
+            f"features {features:#x}", f"features {KNOWN_FEATURES:#x}", "upgrade lgkv to read it"
+        )
+    return bytes(meta["file_id"])
