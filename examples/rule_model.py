@@ -151,7 +151,7 @@ def facts_in(text: str) -> list[str]:
         fact = asked["fact"].strip().rstrip(".!")
         return [fact[0].upper() + fact[1:]]
     name = name_in(text)
-    sentences = (part.strip() for part in re.split(r"(?<=[.!?;])\s+|\n", text))
+    sentences = (part.strip() for part in re.split(r"(?<=[.!?;:])\s+|\n", text))
     stated = [s.rstrip(".!;") for s in sentences if _FACT.match(s) and not s.endswith("?")]
     if name and not any(name_in(fact) for fact in stated):
         stated.insert(0, f"My name is {name}")
@@ -249,7 +249,21 @@ def _take_note(talk: Conversation) -> str | None:
     return f"Good to know: {', '.join(map(to_second_person, facts))}." if facts else None
 
 
+def _look_up(talk: Conversation) -> str | None:
+    told = [fact for text in talk.said[:-1] for fact in facts_in(text)]
+    asked = _long_words(talk.last)
+    fact = max((*talk.facts, *told), key=lambda fact: len(asked & _long_words(fact)), default="")
+    return f"As I know it, {to_second_person(fact)}." if asked & _long_words(fact) else None
+
+
+def _long_words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{5,}", text.lower()))
+
+
 def _forecast(talk: Conversation) -> str:
+    told = next((fact for fact in talk.facts if "forecast" in fact.lower()), None)
+    if told:
+        return f"{told}."
     place = _place(talk.last) or "your place"
     sky = _SKIES[zlib.crc32(place.lower().encode()) % len(_SKIES)]
     return f"It is {sky} in {place}, {10 + zlib.crc32(place.encode()) % 15} degrees."
@@ -288,4 +302,5 @@ RULES: Final[tuple[tuple[str, Callable[[Conversation], str | None]], ...]] = (
     (_GREETING.pattern, _greet),
     (r"\b(bye|goodbye|see you)\b", lambda _: "Goodbye!"),
     ("", _take_note),
+    (r"^(?:when|where|who|which|what|how|do|does|did|am|is|are)\b.*\?$", _look_up),
 )
