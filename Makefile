@@ -1,0 +1,63 @@
+# Every target makes its own .venv, when it is missing or out of date, and so works as the
+# first command on a fresh clone. PYTHON chooses the interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/lgkv.stamp
+SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx)
+
+# A virtual environment works for one interpreter and at one place only.
+ORIGIN := $(PYTHON) $(CURDIR)
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(ORIGIN))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help demo test check bench torture fuzz clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     a LangGraph agent that keeps its memory in one file across restarts"
+	@echo "make test     all tests"
+	@echo "make check    format, lint, types, layers, stubs"
+	@echo "make bench    lgkv beside the other backends; writes JSON"
+	@echo "make torture  crashes and damage, for as long as it takes"
+	@echo "make fuzz     hostile input, with many more examples than the tests use"
+	@echo "make clean    remove .venv and everything that was built"
+
+demo: $(STAMP)
+	@$(BIN)/python examples/agent.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: export PATH := $(CURDIR)/$(BIN):$(PATH)
+check: $(STAMP)
+	ruff check .
+	ruff format --check .
+	mypy --strict
+	python -m mypy.stubtest lgkv._native
+	lint-imports
+	cython-lint ext
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+torture: $(STAMP)
+	$(BIN)/python -m tests.crash.torture
+
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long --timeout=0
+
+$(STAMP): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "lgkv needs Python 3.10 or newer; $(PYTHON) is: `$(PYTHON) --version 2>&1`." >&2; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@test "`cat $@ 2>/dev/null`" = "$(ORIGIN)" || $(PYTHON) -m venv --clear .venv
+	@echo "Installing lgkv and its tools into .venv (the first time takes a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "$(ORIGIN)" > $@
+
+clean:
+	rm -rf .venv build dist *.egg-info lgkv/_native.*.so lgkv/_native.*.pyd
+	rm -rf .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
