@@ -24,11 +24,11 @@ _NAMED: Final = re.compile(
     r"|\b(?:i'?m|i am|this is)\s+(?P<maybe>[^\W\d_][\w-]*)(?=\s*(?:[.,!?;]|$|and\b))",
     re.IGNORECASE,
 )
-_MOODS: Final = (
+_OTHER_WORDS: Final = (
     "afraid back bored busy cold done fine free glad good great happy here hot hungry ill late "
-    "lost new not ok okay out ready sad sick so sorry sure thirsty tired well"
+    "lost new not ok okay out ready sad sick so sorry sure thirsty tired well what who"
 )
-_NOT_NAMES: Final = frozenset(_MOODS.split())
+_NOT_NAMES: Final = frozenset(_OTHER_WORDS.split())
 _FACT: Final = re.compile(
     r"^(?:i (?:really |also )?(?:love|like|live|work|prefer|hate|own|play|speak|study|enjoy)\b"
     r"|i (?:have|need|want) (?:a|an|two|three|no)\b|i (?:can't|cannot|never|always)\b"
