@@ -19,17 +19,17 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
-from hash_embeddings import HashEmbeddings
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.store.base import BaseStore, IndexConfig
 from langgraph.types import CachePolicy, Command, StateSnapshot, StreamWriter, interrupt
-from narration import Graph, report, show_history, title, turn
-from rule_model import RuleChatModel
 
 import lgkv
+from hash_embeddings import HashEmbeddings
 from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore
+from narration import Graph, report, show_history, title, turn
+from rule_model import RuleChatModel
 
 model = RuleChatModel()  # or init_chat_model("...") for a real one
 embeddings = HashEmbeddings(dims=256)
@@ -215,7 +215,7 @@ def main() -> None:
         print(f"One agent, one file: {options.path} {known}.", flush=True)
         for number in ("1", "2"):
             command = [sys.executable, __file__, str(options.path), "--process", number]
-            subprocess.run(command, check=True)  # noqa: S603 (this file itself)
+            subprocess.run(command, check=True)
         return
     with lgkv.open(options.path) as db:
         graph = build(db)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hash_embeddings import HashEmbeddings
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+
+from hash_embeddings import HashEmbeddings
 from rule_model import RuleChatModel, facts_in, name_in, to_second_person
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
