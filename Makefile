@@ -30,14 +30,13 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-check: export PATH := $(CURDIR)/$(BIN):$(PATH)
 check: $(STAMP)
-	ruff check .
-	ruff format --check .
-	mypy --strict
-	python -m mypy.stubtest lgkv._native
-	lint-imports
-	cython-lint ext
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/python -m mypy.stubtest lgkv._native
+	$(BIN)/lint-imports
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
