@@ -191,6 +191,16 @@ def test_namespaces_are_like_folders(path: str) -> None:
         assert store.list_namespaces() == [("projects", "project-1"), ALICE]
 
 
+async def test_namespaces_are_like_folders_on_the_event_loop(path: str) -> None:
+    async with AsyncLgkvStore.from_conn_string(path) as store:
+        await store.aput(ALICE, "preferences", {"theme": "dark"})
+        await store.aput(("projects", "project-1"), "config", {"model": "rules"})
+
+    async with AsyncLgkvStore.from_conn_string(path) as store:
+        assert [item.value for item in await store.asearch(ALICE)] == [{"theme": "dark"}]
+        assert await store.alist_namespaces(prefix=("projects",)) == [("projects", "project-1")]
+
+
 def test_a_fact_is_found_by_what_it_is_about(path: str, embeddings: HashEmbeddings) -> None:
     facts = {
         "fact-1": "Alice loves hiking in the mountains",

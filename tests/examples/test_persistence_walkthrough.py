@@ -361,3 +361,41 @@ async def test_an_interrupted_run_goes_on_after_reopening_on_the_event_loop(path
         state = await graph.aget_state(ONE)
         assert [asked.value for asked in state.interrupts] == ["go on?"]
         assert await graph.ainvoke(Command(resume="yes"), ONE) == {"foo": "", "bar": ["yes"]}
+
+
+async def test_what_a_failed_step_has_finished_is_not_run_again_on_the_event_loop(
+    path: str,
+) -> None:
+    nodes = Flaky()
+    async with AsyncLgkvSaver.from_conn_string(path) as checkpointer:
+        graph = nodes.builder().compile(checkpointer=checkpointer)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            await graph.ainvoke({"foo": "", "bar": []}, ONE)
+
+    async with AsyncLgkvSaver.from_conn_string(path) as checkpointer:
+        graph = nodes.builder().compile(checkpointer=checkpointer)
+        result = await graph.ainvoke(None, ONE)
+
+    assert sorted(result["bar"]) == ["flaky", "steady"]
+    assert nodes.ran.count("steady") == 1
+
+
+async def test_the_four_methods_have_async_twins(path: str) -> None:
+    checkpoint = empty_checkpoint()
+    metadata = {"source": "input", "step": -1, "parents": {}}
+    async with AsyncLgkvSaver.from_conn_string(path) as checkpointer:
+        version = checkpointer.get_next_version(None, None)
+        checkpoint["channel_values"] = {"foo": "written by hand"}
+        checkpoint["channel_versions"] = {"foo": version}
+        start = thread("1", checkpoint_ns="")
+        stored = await checkpointer.aput(start, checkpoint, metadata, {"foo": version})
+        await checkpointer.aput_writes(stored, [("foo", "later")], task_id="task-1")
+
+    async with AsyncLgkvSaver.from_conn_string(path) as checkpointer:
+        kept = await checkpointer.aget_tuple(ONE)
+        assert kept is not None
+        assert kept.config == stored
+        assert kept.checkpoint["channel_values"] == {"foo": "written by hand"}
+        assert kept.metadata == metadata
+        assert kept.pending_writes == [("task-1", "foo", "later")]
+        assert [entry async for entry in checkpointer.alist(ONE)] == [kept]
