@@ -1,0 +1,228 @@
+"""The savers and stores that are compared, behind one protocol."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
+
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.store.memory import InMemoryStore
+from langgraph.store.sqlite import SqliteStore
+
+import lgkv
+from benchmarks import corpus
+from lgkv.langgraph import LgkvSaver, LgkvStore
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.store.base import BaseStore
+    from typing_extensions import Self
+
+__all__ = ["BASE", "SAVERS", "STORES", "Backend", "Opened"]
+
+SubjectT = TypeVar("SubjectT")
+SubjectT_co = TypeVar("SubjectT_co", covariant=True)
+
+BASE: Final = "lgkv"
+INDEX: Final[Any] = {"embed": corpus.embed, "dims": corpus.DIMS, "fields": ["text"]}
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+IN_MEMORY: Final[Mapping[str, str]] = MappingProxyType({"file": "it keeps nothing on disk"})
+SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
+
+
+class Backend(Protocol[SubjectT_co]):
+    """Something to measure."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the results."""
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """The features that a measure may need ("file", "vectors") and why they are missing."""
+
+    def open(self, folder: Path) -> AbstractContextManager[SubjectT_co]:
+        """Open what is in *folder*, or create it there."""
+
+    def durability(self, subject: Any) -> str:
+        """Say what a write that returned has survived, read from *subject* itself."""
+
+
+class Opened(Generic[SubjectT]):
+    """A backend that is open in a folder of its own. A context manager; the folder stays."""
+
+    def __init__(self, backend: Backend[SubjectT], folder: Path) -> None:
+        self.backend = backend
+        self._folder = folder
+        self._beside: Opened[SubjectT] | None = None
+        self._stack = ExitStack()
+        self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the subject and what was opened beside it."""
+        if self._beside is not None:
+            self._beside.close()
+        self._stack.close()
+
+    def reopen(self) -> None:
+        """Close the subject and open it again from its file."""
+        self._stack.close()
+        self._open()
+
+    def beside(self) -> Opened[SubjectT]:
+        """Return the same backend in an empty folder; the one from the previous call is removed."""
+        folder = self._folder / "beside"
+        if self._beside is not None:
+            self._beside.close()
+            shutil.rmtree(folder)
+        self._beside = Opened(self.backend, folder)
+        return self._beside
+
+    def count_bytes(self) -> int:
+        """Return the length of the files that are left when the subject is closed; reopens it.
+
+        LMDB's lock file is not counted: it holds no data and its size is a constant.
+        """
+        self._stack.close()
+        files = [path for path in self._folder.iterdir() if path.is_file()]
+        self._open()
+        return sum(path.stat().st_size for path in files if not path.name.endswith("-lock"))
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.subject = self._stack.enter_context(self.backend.open(self._folder))
+
+
+class LgkvSavers:
+    """`LgkvSaver` with `durability="full"`."""
+
+    name: ClassVar[str] = BASE
+    lacks: ClassVar[Mapping[str, str]] = NOTHING
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[LgkvSaver]:
+        with lgkv.open(folder / "agent.lgkv", durability="full") as db:
+            yield LgkvSaver(db)
+
+    def durability(self, subject: Any) -> str:
+        return f"durability={subject.db.durability}"
+
+
+class LgkvStores:
+    """`LgkvStore` with `durability="full"`."""
+
+    name: ClassVar[str] = BASE
+    lacks: ClassVar[Mapping[str, str]] = NOTHING
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[LgkvStore]:
+        with lgkv.open(folder / "agent.lgkv", durability="full") as db:
+            yield LgkvStore(db, index=INDEX)
+
+    def durability(self, subject: Any) -> str:
+        return f"durability={subject.db.durability}"
+
+
+class SqliteSavers:
+    """`SqliteSaver` as shipped: it sets WAL itself, and SQLite's default is synchronous=FULL."""
+
+    name: ClassVar[str] = "sqlite"
+    lacks: ClassVar[Mapping[str, str]] = NOTHING
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[SqliteSaver]:
+        with SqliteSaver.from_conn_string(str(folder / "checkpoints.sqlite")) as saver:
+            saver.setup()
+            yield saver
+
+    def durability(self, subject: Any) -> str:
+        return _sqlite_durability(subject.conn)
+
+
+class SqliteStores:
+    """`SqliteStore` as shipped, or made fair: with a write-ahead log, as `SqliteSaver` has it."""
+
+    def __init__(self, name: str, *, wal: bool) -> None:
+        self.name = name
+        self.lacks = _sqlite_lacks()
+        self._wal = wal
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[SqliteStore]:
+        index = None if "vectors" in self.lacks else INDEX
+        with SqliteStore.from_conn_string(str(folder / "store.sqlite"), index=index) as store:
+            if self._wal:
+                store.conn.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
+            store.setup()
+            yield store
+
+    def durability(self, subject: Any) -> str:
+        return _sqlite_durability(subject.conn)
+
+
+class InMemorySavers:
+    """`InMemorySaver`."""
+
+    name: ClassVar[str] = "memory"
+    lacks: ClassVar[Mapping[str, str]] = IN_MEMORY
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[InMemorySaver]:  # noqa: ARG002  the protocol's signature
+        yield InMemorySaver()
+
+    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
+        return "none, nothing is written"
+
+
+class InMemoryStores:
+    """`InMemoryStore`."""
+
+    name: ClassVar[str] = "memory"
+    lacks: ClassVar[Mapping[str, str]] = IN_MEMORY
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[InMemoryStore]:  # noqa: ARG002  the protocol's signature
+        yield InMemoryStore(index=INDEX)
+
+    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
+        return "none, nothing is written"
+
+
+def _sqlite_durability(connection: sqlite3.Connection) -> str:
+    """Return what SQLite itself says about *connection*."""
+    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    return f"journal_mode={journal_mode}, synchronous={SYNCHRONOUS[synchronous]}"
+
+
+def _sqlite_lacks() -> Mapping[str, str]:
+    if hasattr(sqlite3.Connection, "enable_load_extension"):
+        return NOTHING
+    return {"vectors": "this Python's sqlite3 cannot load extensions, so sqlite-vec does not run"}
+
+
+SAVERS: Final[tuple[Backend[BaseCheckpointSaver[Any]], ...]] = (
+    LgkvSavers(),
+    SqliteSavers(),
+    InMemorySavers(),
+)
+STORES: Final[tuple[Backend[BaseStore], ...]] = (
+    LgkvStores(),
+    SqliteStores("sqlite", wal=False),
+    SqliteStores("sqlite-wal", wal=True),
+    InMemoryStores(),
+)

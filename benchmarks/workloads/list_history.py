@@ -1,0 +1,69 @@
+"""list_history: walking back through a long thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from benchmarks.chat import Chat, thread_config
+from benchmarks.measures import Measure, Sizes
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+    from benchmarks.backends import Opened
+
+__all__ = ["ListHistory"]
+
+PAGE = 10
+
+
+class ListHistory:
+    """A thread of `turns` turns, three checkpoints each; all of it, pages of it, parts of it."""
+
+    name: ClassVar[str] = "list_history"
+    measure_names: ClassVar[tuple[str, ...]] = (
+        "all",
+        "newest_page",
+        "page_before",
+        "filtered_page",
+        "filter_finds_nothing",
+    )
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> None:
+        """Have the whole conversation."""
+        chat = Chat(opened.subject, "chat", turns=self._sizes.turns)
+        for _ in range(self._sizes.turns):
+            chat.turn()
+
+    def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
+        """Return lists whose tuples are all built, with their values."""
+        calls = self._sizes.calls
+        config = thread_config("chat")
+        every = [found.config for found in opened.subject.list(config)]
+        middle = every[len(every) // 2]
+
+        def listed(**options: Any) -> list[CheckpointTuple]:
+            return list(opened.subject.list(config, **options))
+
+        def newest_page() -> list[CheckpointTuple]:
+            return listed(limit=PAGE)
+
+        def page_before() -> list[CheckpointTuple]:
+            return listed(before=middle, limit=PAGE)
+
+        def filtered_page() -> list[CheckpointTuple]:
+            return listed(filter={"source": "input"}, limit=PAGE)
+
+        def filter_finds_nothing() -> list[CheckpointTuple]:
+            return listed(filter={"source": "fork"})
+
+        return [
+            Measure("all", listed, 1),
+            Measure("newest_page", newest_page, calls(5)),
+            Measure("page_before", page_before, calls(5)),
+            Measure("filtered_page", filtered_page, calls(5)),
+            Measure("filter_finds_nothing", filter_finds_nothing, calls(5)),
+        ]

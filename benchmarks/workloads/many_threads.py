@@ -1,0 +1,69 @@
+"""many_threads: a file of many short conversations."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from benchmarks.chat import Chat, thread_config
+from benchmarks.measures import Measure, Sizes
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+    from benchmarks.backends import Opened
+
+__all__ = ["ManyThreads"]
+
+PAGE = 10
+USERS = 500
+
+
+class ManyThreads:
+    """`threads` threads of one checkpoint each, in a file that `USERS` users share."""
+
+    name: ClassVar[str] = "many_threads"
+    measure_names: ClassVar[tuple[str, ...]] = (
+        "get_random",
+        "open_and_get",
+        "list_newest",
+        "list_of_a_user",
+    )
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
+
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> None:
+        """Put every thread's only checkpoint."""
+        for number in range(self._sizes.threads):
+            chat = Chat(opened.subject, f"thread-{number}", turns=1)
+            chat.put_whole(user=f"user-{number % USERS}")
+
+    def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
+        """Return reads of random threads, and lists over all threads."""
+        calls = self._sizes.calls
+        rng = random.Random("many_threads")
+
+        def random_thread() -> tuple[RunnableConfig]:
+            return (thread_config(f"thread-{rng.randrange(self._sizes.threads)}"),)
+
+        def get(config: RunnableConfig) -> CheckpointTuple | None:
+            return opened.subject.get_tuple(config)
+
+        def open_and_get(config: RunnableConfig) -> CheckpointTuple | None:
+            opened.reopen()
+            return opened.subject.get_tuple(config)
+
+        def list_newest() -> list[CheckpointTuple]:
+            return list(opened.subject.list(None, limit=PAGE))
+
+        def list_of_a_user() -> list[CheckpointTuple]:
+            return list(opened.subject.list(None, filter={"user": "user-0"}, limit=PAGE))
+
+        return [
+            Measure("get_random", get, calls(200), random_thread),
+            Measure("open_and_get", open_and_get, calls(5), random_thread, needs="file"),
+            Measure("list_newest", list_newest, calls(5)),
+            Measure("list_of_a_user", list_of_a_user, calls(5)),
+        ]
