@@ -32,7 +32,11 @@ SubjectT = TypeVar("SubjectT")
 SubjectT_co = TypeVar("SubjectT_co", covariant=True)
 
 BASE: Final = "lgkv"
+DURABILITY: Final = "full"
 INDEX: Final[Any] = {"embed": corpus.embed, "dims": corpus.DIMS, "fields": ["text"]}
+SQLITE_INDEX: Final[Any] = {**INDEX, "text_fields": INDEX["fields"]}
+"""`SqliteStore` does not look at "fields"."""
+
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 IN_MEMORY: Final[Mapping[str, str]] = MappingProxyType({"file": "it keeps nothing on disk"})
 SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -108,33 +112,33 @@ class Opened(Generic[SubjectT]):
 
 
 class LgkvSavers:
-    """`LgkvSaver` with `durability="full"`."""
+    """`LgkvSaver` with `DURABILITY`."""
 
     name: ClassVar[str] = BASE
     lacks: ClassVar[Mapping[str, str]] = NOTHING
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[LgkvSaver]:
-        with lgkv.open(folder / "agent.lgkv", durability="full") as db:
+        with lgkv.open(folder / "agent.lgkv", durability=DURABILITY) as db:
             yield LgkvSaver(db)
 
-    def durability(self, subject: Any) -> str:
-        return f"durability={subject.db.durability}"
+    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
+        return f"durability={DURABILITY}, a flushed commit a call"
 
 
 class LgkvStores:
-    """`LgkvStore` with `durability="full"`."""
+    """`LgkvStore` with `DURABILITY`."""
 
     name: ClassVar[str] = BASE
     lacks: ClassVar[Mapping[str, str]] = NOTHING
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[LgkvStore]:
-        with lgkv.open(folder / "agent.lgkv", durability="full") as db:
+        with lgkv.open(folder / "agent.lgkv", durability=DURABILITY) as db:
             yield LgkvStore(db, index=INDEX)
 
-    def durability(self, subject: Any) -> str:
-        return f"durability={subject.db.durability}"
+    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
+        return f"durability={DURABILITY}, a flushed commit a call"
 
 
 class SqliteSavers:
@@ -163,7 +167,7 @@ class SqliteStores:
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[SqliteStore]:
-        index = None if "vectors" in self.lacks else INDEX
+        index = None if "vectors" in self.lacks else SQLITE_INDEX
         with SqliteStore.from_conn_string(str(folder / "store.sqlite"), index=index) as store:
             if self._wal:
                 store.conn.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
