@@ -14,7 +14,7 @@ import weakref
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
-from lgkv.datafile import FileId
+from lgkv.datafile import FileId, file_id
 from lgkv.env import Environment, Options, Snapshot, prepare
 from lgkv.errors import ClosedError, InvalidInputError
 from lgkv.writer import Change, Writer
@@ -56,7 +56,8 @@ class _Registry:
             elif shared.env.options != options:
                 raise InvalidInputError(
                     f"{path!r} is already open in this process with {shared.env.options}: "
-                    f"open it with the same options, or close the other handle first (asked for {options})"
+                    f"open it with the same options, or close the other handle first "
+                    f"(asked for {options})"
                 )
             shared.handles += 1
             return shared
@@ -131,6 +132,16 @@ class Connection:
         return self._shared.writer
 
     @property
+    def path(self) -> str:
+        """The file's absolute path."""
+        return self._shared.env.path
+
+    @property
+    def options(self) -> Options:
+        """What the file was opened with."""
+        return self._shared.env.options
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return not self._finalizer.alive
@@ -150,6 +161,12 @@ class Connection:
         self._check()
         return self._shared.writer.submit(change)
 
+    @staticmethod
+    def is_open_here(path: str) -> bool:
+        """Whether this process has the file at `path` open."""
+        identity = file_id(path)
+        return identity is not None and identity in _registry.open
+
     def close(self) -> None:
         """Release this handle; the last one commits what is queued and closes the file."""
         self._finalizer()
@@ -162,13 +179,23 @@ class Connection:
 def connect(path: str | os.PathLike[str], mode: str, options: Options) -> Connection:
     """Open the file at `path`, or share it if this process has it open."""
     if mode not in MODES:
-        raise InvalidInputError(f"unknown mode {mode!r}: use 'c' (create), 'w' (must exist) or 'r' (read)")
+        raise InvalidInputError(
+            f"unknown mode {mode!r}: use 'c' (create), 'w' (must exist) or 'r' (read)"
+        )
     if options.durability not in DURABILITIES:
-        raise InvalidInputError(f"unknown durability {options.durability!r}: use 'full' or 'interval'")
+        raise InvalidInputError(
+            f"unknown durability {options.durability!r}: use 'full' or 'interval'"
+        )
     if not options.lock_timeout_s >= 0:
-        raise InvalidInputError(f"lock_timeout_s is {options.lock_timeout_s!r}: give seconds, 0 or more")
+        raise InvalidInputError(
+            f"lock_timeout_s is {options.lock_timeout_s!r}: give seconds, 0 or more"
+        )
     if options.interval_ms <= 0:
-        raise InvalidInputError(f"interval_ms is {options.interval_ms!r}: give milliseconds, 1 or more")
+        raise InvalidInputError(
+            f"interval_ms is {options.interval_ms!r}: give milliseconds, 1 or more"
+        )
     if options.map_size_bytes is not None and options.map_size_bytes < 1 << 20:
-        raise InvalidInputError(f"map_size_bytes is {options.map_size_bytes!r}: give at least 1048576")
+        raise InvalidInputError(
+            f"map_size_bytes is {options.map_size_bytes!r}: give at least 1048576"
+        )
     return Connection(_registry.acquire(os.path.abspath(os.fspath(path)), mode, options))

@@ -31,7 +31,15 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FileId", "Gate", "create_file", "file_id", "inspect_file", "publish", "temporary_beside"]
+__all__ = [
+    "FileId",
+    "Gate",
+    "create_file",
+    "file_id",
+    "inspect_file",
+    "publish",
+    "temporary_beside",
+]
 
 FILE_MODE: Final = 0o600
 LOCK_SUFFIX: Final = "-lock"
@@ -78,14 +86,18 @@ def inspect_file(path: str, verify: Callable[[str], list[str]]) -> FileId | None
         raise InvalidInputError(f"{path!r} is a directory: name a file inside it")
     if not stat.S_ISREG(found.st_mode):
         raise InvalidInputError(
-            f"{path!r} is not a regular file: open the file itself, a link to it would have locks of its own"
+            f"{path!r} is not a regular file: open the file itself; "
+            "through a link it would have locks of its own"
         )
     if found.st_nlink > 1:
         raise InvalidInputError(
-            f"{path!r} has {found.st_nlink} hard links: two names would have two locks; remove the others"
+            f"{path!r} has {found.st_nlink} hard links: two names would have two locks; "
+            "remove the others"
         )
     if hasattr(os, "geteuid") and os.geteuid() not in (0, found.st_uid):
-        raise InvalidInputError(f"{path!r} belongs to user {found.st_uid}: copy it to a file of your own")
+        raise InvalidInputError(
+            f"{path!r} belongs to user {found.st_uid}: copy it to a file of your own"
+        )
     _check_lock_path(path)
     _check_pages(path, verify)
     return FileId(found.st_dev, found.st_ino)
@@ -113,7 +125,8 @@ def _being_published(path: str, found: os.stat_result) -> bool:
     folder, name = os.path.split(path)
     with os.scandir(folder or ".") as entries:
         return any(
-            entry.name.startswith(f".{name}.") and entry.inode() == found.st_ino for entry in entries
+            entry.name.startswith(f".{name}.") and entry.inode() == found.st_ino
+            for entry in entries
         )
 
 

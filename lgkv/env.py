@@ -7,12 +7,10 @@ read transactions; they are short, and no user code runs inside one.
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import lmdb
 from lmdb import verify as lmdb_verify
@@ -26,10 +24,8 @@ from lgkv.errors import (
     InvalidInputError,
     LgkvError,
     MapFullError,
-    ReadOnlyError,
     StorageError,
 )
-from lgkv.keys import next_prefix
 from lgkv.layout import (
     FORMAT_VERSION,
     KNOWN_FEATURES,
@@ -39,12 +35,9 @@ from lgkv.layout import (
     Table,
     decode_plain,
     encode_plain,
-    open_record,
     seal_record,
 )
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from lgkv.snapshot import Snapshot, State, translate
 
 __all__ = ["Environment", "Options", "Snapshot", "State", "prepare", "translate"]
 
@@ -52,34 +45,6 @@ LARGE_MAP_BYTES: Final = 1 << 40
 FIRST_MAP_BYTES: Final = 64 << 20
 MAX_READERS: Final = 4096
 TABLES: Final = (Table.THREADS, Table.MEMORY, Table.NAMES, Table.INDEX)
-
-_STATE: Final = struct.Struct("<7Q")
-
-
-@dataclass(slots=True)
-class State:
-    """The counters of the file; every commit stores them. Numbers are never used again."""
-
-    commit: int = 0
-    names_epoch: int = 0
-    threads: int = 0
-    nodes: int = 0
-    caches: int = 0
-    stamps: int = 0
-    sequence: int = 0
-
-    def pack(self) -> bytes:
-        """Return the state as a record's body."""
-        return _STATE.pack(
-            self.commit, self.names_epoch, self.threads, self.nodes, self.caches, self.stamps, self.sequence
-        )
-
-    @classmethod
-    def unpack(cls, body: bytes) -> State:
-        """Return the state that `pack` made `body` from."""
-        if len(body) != _STATE.size:
-            raise CorruptionError("main", STATE_KEY, "the counters do not have their size")
-        return cls(*_STATE.unpack(body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,104 +56,6 @@ class Options:
     interval_ms: int = 50
     map_size_bytes: int | None = None
     lock_timeout_s: float = 30.0
-
-
-def translate(error: lmdb.Error, path: str) -> LgkvError:
-    """Return lgkv's error for LMDB's: the one place where the two meet."""
-    if isinstance(error, lmdb.MapFullError):
-        return MapFullError(f"{path!r} is full: open it with a larger map_size_bytes, or free disk space")
-    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError)):
-        return CorruptionError(path, None, str(error))
-    if isinstance(error, lmdb.InvalidError):
-        return InvalidInputError(f"{path!r} is not an lgkv file: {error}")
-    if isinstance(error, lmdb.VersionMismatchError):
-        return FormatVersionError(f"another LMDB format ({error})", "LMDB 0.9", "export it with what wrote it")
-    if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)):
-        return ReadOnlyError(f"{path!r} cannot be locked or written: {error}")
-    return StorageError(f"{path!r}: {error}")
-
-
-class Snapshot:
-    """The file as of one commit. Every record is checked as it is read."""
-
-    __slots__ = ("_databases", "_env", "_txn")
-
-    def __init__(self, env: Environment, txn: Any, databases: dict[Table, Any]) -> None:
-        self._env, self._txn, self._databases = env, txn, databases
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._txn.abort()
-        self._env.leave()
-        if isinstance(error, lmdb.Error):
-            raise translate(error, self._env.path) from error
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        """Return the body under `key`, or None."""
-        record = self._txn.get(key, None, self._databases[table])
-        return None if record is None else open_record(table, key, record)
-
-    def has(self, table: Table, prefix: bytes) -> bool:
-        """Whether a key begins with `prefix`."""
-        cursor = self._txn.cursor(self._databases[table])
-        return bool(cursor.set_range(prefix)) and bytes(cursor.key()[: len(prefix)]) == prefix
-
-    def scan(
-        self,
-        table: Table,
-        prefix: bytes,
-        *,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-        reverse: bool = False,
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield keys and bodies with `prefix`, from `start` on and before `stop`, in order."""
-        for key, record in self._walk(table, prefix, start, stop, reverse=reverse):
-            yield key, open_record(table, key, record)
-
-    def keys(
-        self,
-        table: Table,
-        prefix: bytes,
-        *,
-        start: bytes | None = None,
-        stop: bytes | None = None,
-        reverse: bool = False,
-    ) -> Iterator[bytes]:
-        """Yield the keys that `scan` would, without reading the records."""
-        for key, _ in self._walk(table, prefix, start, stop, reverse=reverse):
-            yield key
-
-    def _walk(
-        self, table: Table, prefix: bytes, start: bytes | None, stop: bytes | None, *, reverse: bool
-    ) -> Iterator[tuple[bytes, Any]]:
-        low = start or prefix
-        high = stop or next_prefix(prefix)
-        cursor = self._txn.cursor(self._databases[table])
-        if reverse:
-            found = cursor.prev() if cursor.set_range(high) else cursor.last()
-        else:
-            found = cursor.set_range(low)
-        step = cursor.prev if reverse else cursor.next
-        while found:
-            key = bytes(cursor.key())
-            if not low <= key < high:
-                return
-            yield key, cursor.value()
-            found = step()
-
-    def entries(self, table: Table) -> int:
-        """Return the number of records of `table`."""
-        return int(self._txn.stat(self._databases[table])["entries"])
-
-    def read_state(self) -> State:
-        """Return the file's counters as of this snapshot."""
-        body = self.get(Table.MAIN, STATE_KEY)
-        if body is None:
-            raise CorruptionError("main", STATE_KEY, "the counters are missing")
-        return State.unpack(body)
 
 
 class Environment:
@@ -221,7 +88,7 @@ class Environment:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
         self.enter()
         try:
-            return Snapshot(self, self._begin(write=False), self._databases)
+            return Snapshot(self.path, self._begin(write=False), self._databases, self.leave)
         except lmdb.Error as error:
             self.leave()
             raise translate(error, self.path) from error
@@ -259,11 +126,13 @@ class Environment:
             raise ClosedError(f"{self.path!r} was closed: open it again")
         if self._failure is not None:
             raise CommitFailedError(
-                f"an earlier commit to {self.path!r} failed ({self._failure}): close it and open it again"
+                f"an earlier commit to {self.path!r} failed ({self._failure}): "
+                "close it and open it again"
             ) from self._failure
         if file_id(self.path) != self.identity:
             raise StorageError(
-                f"the file at {self.path!r} was replaced or removed while it was open: open it again"
+                f"the file at {self.path!r} was replaced or removed while it was open: "
+                "open it again"
             )
 
     # --- sharing: many users, or one alone ---
@@ -392,7 +261,9 @@ def prepare(path: str, mode: str) -> FileId:
     """Return the identity of the file at `path`, which mode "c" creates if it is missing."""
     identity = inspect_file(path, _verify)
     if identity is None and mode != "c":
-        raise InvalidInputError(f"there is no file {path!r}: check the path, or pass mode='c' to create it")
+        raise InvalidInputError(
+            f"there is no file {path!r}: check the path, or pass mode='c' to create it"
+        )
     if identity is None:
         create_file(path, _fill)
         identity = inspect_file(path, _verify)
@@ -403,7 +274,7 @@ def prepare(path: str, mode: str) -> FileId:
 
 def _verify(path: str) -> list[str]:
     try:
-        return list(lmdb_verify.verify(path, subdir=False))
+        return list(lmdb_verify.verify(path, subdir=False))  # type: ignore[no-untyped-call]
     except lmdb_verify.VerifyError as error:
         return [str(error)]
 
@@ -411,7 +282,9 @@ def _verify(path: str) -> list[str]:
 def _fill(path: str) -> None:
     """Make a new, empty lgkv file at `path`, which nobody else knows yet."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
-    env = lmdb.open(path, map_size=1 << 20, subdir=False, max_dbs=len(TABLES), lock=False, lib_version=0)
+    env = lmdb.open(
+        path, map_size=1 << 20, subdir=False, max_dbs=len(TABLES), lock=False, lib_version=0
+    )
     try:
         for table in TABLES:
             env.open_db(table.label.encode())
@@ -454,7 +327,9 @@ def _open_lmdb(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
         except lmdb.Error as error:
             raise translate(error, path) from error
         return env, _open_tables(env, path)
-    raise StorageError(f"{path!r} cannot be mapped: {last}: pass a smaller map_size_bytes") from last
+    raise StorageError(
+        f"{path!r} cannot be mapped: {last}: pass a smaller map_size_bytes"
+    ) from last
 
 
 def _map_sizes(options: Options) -> tuple[int, ...]:
@@ -472,7 +347,9 @@ def _open_tables(env: Any, path: str) -> dict[Table, Any]:
             databases[table] = env.open_db(table.label.encode(), create=False)
     except lmdb.NotFoundError:
         env.close()
-        raise InvalidInputError(f"{path!r} is an LMDB file, but not one of lgkv's: name another") from None
+        raise InvalidInputError(
+            f"{path!r} is an LMDB file, but not one of lgkv's: name another"
+        ) from None
     except lmdb.Error as error:
         env.close()
         raise translate(error, path) from error

@@ -12,6 +12,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
+from lgkv._native import pack_bytes, pack_id, pack_uint, unpack_bytes, unpack_id, unpack_uint
+
 __all__ = [
     "TEXT_LIMIT_BYTES",
     "decode_text",
@@ -144,13 +146,6 @@ def _unpack_id(key: bytes, start: int) -> tuple[bytes, bool, int]:
 
 
 # --- Python reference: end -----------------------------------------------------------------
-
-try:
-    from lgkv._native import pack_bytes, pack_id, pack_uint, unpack_bytes, unpack_id, unpack_uint
-except ImportError:  # a source tree whose extension was not built
-    pack_uint, unpack_uint = _pack_uint, _unpack_uint
-    pack_bytes, unpack_bytes = _pack_bytes, _unpack_bytes
-    pack_id, unpack_id = _pack_id, _unpack_id
 
 
 def pack_text(text: str) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import cbor2
 import xxhash
 
+from lgkv._native import seal, unseal
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
 from lgkv.keys import unpack_bytes, unpack_id, unpack_uint
 
@@ -29,6 +30,7 @@ __all__ = [
     "Table",
     "check_record",
     "decode_plain",
+    "encode_fields",
     "encode_plain",
     "is_plain",
     "open_record",
@@ -77,6 +79,7 @@ class Kind(enum.IntEnum):
     CHECKPOINT = 0x20
     WRITES = 0x21
     VERSION = 0x22
+    CARRIER = 0x23
     # MEMORY: kind, ...
     NODE = 0x30
     NODE_PATH = 0x31
@@ -128,11 +131,6 @@ def _unseal(table: int, key: bytes, record: bytes) -> tuple[int, bytes]:
 
 # --- Python reference: end -----------------------------------------------------------------
 
-try:
-    from lgkv._native import seal, unseal
-except ImportError:
-    seal, unseal = _seal, _unseal
-
 
 def seal_record(table: Table, key: bytes, body: bytes) -> bytes:
     """Return the record to store for `body` under `key`."""
@@ -162,7 +160,7 @@ def check_record(table: Table, key: bytes, fields: Any, *types: type | tuple[typ
         raise CorruptionError(table.label, bytes(key), "the record does not have its fields")
 
 
-_READERS = {"u": unpack_uint, "b": unpack_bytes, "i": unpack_id}
+_READERS: Final = {"b": unpack_bytes, "i": unpack_id}
 
 
 def split_key(table: Table, key: bytes, start: int, form: str) -> list[Any]:
@@ -249,6 +247,11 @@ def encode_plain(value: Any) -> bytes:
         ) from error
 
 
+def encode_fields(fields: list[Any]) -> bytes:
+    """Return the fields of one of lgkv's own records as CBOR."""
+    return cbor2.dumps(fields)
+
+
 def decode_plain(raw: bytes) -> Any:
     """Return the value that `encode_plain` made `raw` from; ValueError if it is damaged."""
     try:
@@ -258,10 +261,12 @@ def decode_plain(raw: bytes) -> Any:
 
 
 def _encode_datetime(encoder: Any, value: datetime.datetime) -> None:
-    encoder.encode(value.isoformat() if value.tzinfo is None else cbor2.CBORTag(0, value.isoformat()))
+    encoder.encode(
+        value.isoformat() if value.tzinfo is None else cbor2.CBORTag(0, value.isoformat())
+    )
 
 
-_ENCODERS: Final = {datetime.datetime: _encode_datetime}
+_ENCODERS: Final[dict[type, Any]] = {datetime.datetime: _encode_datetime}
 
 
 def _encode_other(encoder: Any, value: Any) -> None:

@@ -146,12 +146,12 @@ class Writer:
         """
         self._check()
         if not self._queue and self._turn.acquire(blocking=False):
-            pending = _Pending(change, Future())
+            future: Future[T] = Future()
             try:
-                self._commit_all([pending])
+                self._commit_all([_Pending(change, future)])
             finally:
                 self._turn.release()
-            return pending.future.result()
+            return future.result()
         return self._wait(self.submit(change))
 
     def submit(self, change: Change[T]) -> Future[T]:
@@ -182,7 +182,9 @@ class Writer:
 
     def _check(self) -> None:
         if self._env.options.read_only:
-            raise ReadOnlyError(f"{self._env.path!r} is open with mode='r': open it with mode='w' to write")
+            raise ReadOnlyError(
+                f"{self._env.path!r} is open with mode='r': open it with mode='w' to write"
+            )
         self._env.check()
 
     # --- the writer thread ---
@@ -266,11 +268,13 @@ class Writer:
         done: list[tuple[_Pending, Any]] = []
         failed: list[tuple[_Pending, BaseException]] = []
         try:
-            batch = Batch(self._env, txn, databases)
+            batch = Batch(self._env.path, txn, databases, self._env.leave)
             batch.state = batch.read_state()
             for pending in wanted:
                 try:
-                    done.append((pending, self._apply(batch, pending.change, alone=len(wanted) == 1)))
+                    done.append(
+                        (pending, self._apply(batch, pending.change, alone=len(wanted) == 1))
+                    )
                 except (lmdb.MapFullError, MemoryError):
                     raise
                 except Exception as error:  # noqa: BLE001  it reaches its caller through the future
@@ -289,15 +293,15 @@ class Writer:
         self.figures.failed_changes += len(failed)
         for pending, result in done:
             pending.future.set_result(result)
-        for pending, error in failed:
+        for pending, reason in failed:
             pending.future.set_exception(
-                translate(error, self._env.path) if isinstance(error, lmdb.Error) else error
+                translate(reason, self._env.path) if isinstance(reason, lmdb.Error) else reason
             )
 
     def _apply(self, batch: Batch, change: Change[T], *, alone: bool) -> T:
         if alone:  # the whole transaction is the change's own, and is aborted with it
             return change.apply(batch)
-        outer, state = batch._txn, replace(batch.state)  # noqa: SLF001  the batch is the writer's own
+        outer, state = batch._txn, replace(batch.state)  # noqa: SLF001
         batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
         try:
             result = change.apply(batch)
@@ -316,13 +320,12 @@ class Writer:
             txn.commit()
         except lmdb.MapFullError:
             raise
-        except BaseException as error:
-            failure = CommitFailedError(
-                f"the commit to {self._env.path!r} failed ({error}): free disk space if it is full, "
-                "close the database and open it again"
-            )
+        except (lmdb.Error, OSError, MemoryError) as error:
             self._env.fail(error)
-            raise failure from error
+            raise CommitFailedError(
+                f"the commit to {self._env.path!r} failed ({error}): free disk space if there is "
+                "none left, close the database and open it again"
+            ) from error
         self.figures.commits += 1
         self.figures.flush_seconds += time.perf_counter() - began
 

@@ -1,0 +1,130 @@
+"""What a thread may lose: old checkpoints, deleted runs, values that nothing uses.
+
+A channel that LangGraph stores as changes (`DeltaChannel`) has no value of its own in most
+checkpoints: it is rebuilt from the nearest ancestor that has one and the writes since. When
+such an ancestor is pruned it stays as a *carrier*, which no listing shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.thread import ThreadEdit, namespace_numbers
+from lgkv.codec import EMPTY
+from lgkv.layout import Kind, Table
+
+__all__ = ["Keep", "drop_checkpoints", "prune_thread"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which checkpoints of a namespace stay: the newest `newest`, and those made since."""
+
+    newest: int = 1
+    since_us: int | None = None
+
+    def choose(self, heads: list[rec.Head]) -> list[rec.Head]:
+        """Return what stays of `heads`, which are newest first."""
+        if self.since_us is None:
+            return heads[: self.newest]
+        return [
+            head
+            for at, head in enumerate(heads)
+            if at < self.newest or head.created_us >= self.since_us
+        ]
+
+
+def prune_thread(thread: ThreadEdit, keep: Keep) -> int:
+    """Delete the checkpoints that `keep` does not choose; return how many."""
+    dropped = 0
+    for namespace in namespace_numbers(thread.batch, thread.number):
+        heads = sorted(thread.heads(namespace), key=lambda head: head.id, reverse=True)
+        kept = keep.choose(heads)
+        dropped += len(heads) - len(kept)
+        _retain(thread, namespace, heads, kept)
+    return dropped
+
+
+def drop_checkpoints(thread: ThreadEdit, namespace: int, ids: Iterable[str]) -> None:
+    """Delete checkpoints of a namespace by id, whether they are listed or carriers."""
+    for checkpoint_id in ids:
+        for kind in (Kind.CHECKPOINT, Kind.CARRIER):
+            head = thread.head(namespace, checkpoint_id, kind)
+            if head is not None:
+                thread.drop(namespace, head, kind)
+    _free_versions(thread, namespace)
+
+
+def _retain(
+    thread: ThreadEdit, namespace: int, heads: list[rec.Head], kept: list[rec.Head]
+) -> None:
+    carriers = {head.id: head for head in thread.heads(namespace, Kind.CARRIER)}
+    if len(kept) == len(heads) and not carriers:
+        return
+    by_id = {head.id: head for head in heads} | carriers
+    needed = _ancestors_needed(kept, by_id, _stored_in(thread, namespace))
+    staying = {head.id for head in kept}
+    for head in heads:
+        if head.id in staying:
+            continue
+        if head.id in needed:
+            thread.hide(namespace, head)
+        else:
+            thread.drop(namespace, head)
+    for head in carriers.values():
+        if head.id not in needed:
+            thread.drop(namespace, head, Kind.CARRIER)
+    _free_versions(thread, namespace)
+
+
+def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[rec.Head, int], bool]:
+    """Return a test of whether a checkpoint has a value of its own for a channel."""
+
+    def stored(head: rec.Head, channel: int) -> bool:
+        for number, version in head.versions:
+            if number == channel:
+                key = rec.version_key(thread.number, namespace, channel, version)
+                body = thread.batch.get(Table.THREADS, key)
+                return body is not None and rec.unpack_payload(key, body)[0] != EMPTY[0]
+        return False
+
+    return stored
+
+
+def _ancestors_needed(
+    kept: list[rec.Head], by_id: dict[str, rec.Head], stored: Callable[[rec.Head, int], bool]
+) -> set[str]:
+    """Return the ids of the ancestors from which channels of `kept` are rebuilt."""
+    needed: set[str] = set()
+    for head in kept:
+        wanted = {channel for channel in head.delta if not stored(head, channel)}
+        parent, seen = head.parent_id, {head.id}
+        while wanted and parent is not None and parent in by_id and parent not in seen:
+            needed.add(parent)
+            seen.add(parent)
+            ancestor = by_id[parent]
+            wanted = {channel for channel in wanted if not stored(ancestor, channel)}
+            parent = ancestor.parent_id
+    return needed
+
+
+def _free_versions(thread: ThreadEdit, namespace: int) -> None:
+    """Delete the values that no remaining checkpoint of the namespace uses."""
+    heads = thread.heads(namespace)
+    used = {key for head in heads for key in _version_keys(thread, namespace, head.versions)}
+    rebuilt = {channel for head in heads for channel in head.delta}
+    for head in thread.heads(namespace, Kind.CARRIER):
+        carried = [(channel, version) for channel, version in head.versions if channel in rebuilt]
+        used.update(_version_keys(thread, namespace, carried))
+    prefix = rec.checkpoints_prefix(thread.number, namespace, Kind.VERSION)
+    for key in list(thread.batch.keys(Table.THREADS, prefix)):
+        if key not in used:
+            thread.delete(key)
+
+
+def _version_keys(
+    thread: ThreadEdit, namespace: int, versions: list[tuple[int, rec.Version]]
+) -> Iterable[bytes]:
+    return (rec.version_key(thread.number, namespace, channel, v) for channel, v in versions)

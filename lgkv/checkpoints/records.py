@@ -1,0 +1,300 @@
+"""Keys and records of a thread: its own, its checkpoints, versions and pending writes.
+
+`docs/FORMAT.md` describes them byte by byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lgkv.codec import Payload
+from lgkv.errors import CorruptionError
+from lgkv.keys import (
+    decode_text,
+    encode_text,
+    pack_id,
+    pack_text,
+    pack_uint,
+    pack_version,
+    unpack_id,
+)
+from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
+
+__all__ = [
+    "Head",
+    "ThreadRecord",
+    "Write",
+    "pack_head",
+    "pack_payload",
+    "pack_writes",
+    "unpack_head",
+    "unpack_payload",
+    "unpack_writes",
+]
+
+Version = str | int | float
+
+_THREAD: Final = struct.Struct("<5Q")
+
+
+# --- keys ----------------------------------------------------------------------------------
+
+
+def thread_key(thread: int, kind: Kind) -> bytes:
+    """Return the key, or the prefix of the keys, of one kind in a thread."""
+    return pack_uint(thread) + bytes((kind,))
+
+
+def namespace_number_key(thread: int, namespace: str) -> bytes:
+    """Return the key under which a checkpoint namespace has its number."""
+    return thread_key(thread, Kind.NAMESPACE_NUMBER) + pack_text(namespace)
+
+
+def namespace_name_key(thread: int, number: int) -> bytes:
+    """Return the key under which a checkpoint namespace has its name."""
+    return thread_key(thread, Kind.NAMESPACE_NAME) + pack_uint(number)
+
+
+def checkpoints_prefix(thread: int, namespace: int, kind: Kind = Kind.CHECKPOINT) -> bytes:
+    """Return the prefix of a namespace's checkpoints, or of another kind in it."""
+    return thread_key(thread, kind) + pack_uint(namespace)
+
+
+def checkpoint_key(
+    thread: int, namespace: int, checkpoint_id: str, kind: Kind = Kind.CHECKPOINT
+) -> bytes:
+    """Return the key of a checkpoint, or of what is left of it as a carrier."""
+    return checkpoints_prefix(thread, namespace, kind) + pack_id(checkpoint_id)
+
+
+def writes_prefix(thread: int, namespace: int, checkpoint_id: str) -> bytes:
+    """Return the prefix of the pending writes of a checkpoint."""
+    return checkpoints_prefix(thread, namespace, Kind.WRITES) + pack_id(checkpoint_id)
+
+
+def task_key(thread: int, namespace: int, checkpoint_id: str, task_id: str) -> bytes:
+    """Return the key of the pending writes of one task."""
+    return writes_prefix(thread, namespace, checkpoint_id) + pack_text(task_id)
+
+
+def version_key(thread: int, namespace: int, channel: int, version: Version) -> bytes:
+    """Return the key of a channel's value at a version."""
+    return (
+        checkpoints_prefix(thread, namespace, Kind.VERSION)
+        + pack_uint(channel)
+        + pack_version(version)
+    )
+
+
+def recent_key(checkpoint_id: str, thread: int, namespace: int) -> bytes:
+    """Return the index key that orders the checkpoints of all threads by id."""
+    return bytes((Kind.RECENT,)) + pack_id(checkpoint_id) + pack_uint(thread) + pack_uint(namespace)
+
+
+def run_prefix(run_id: str) -> bytes:
+    """Return the prefix of the index keys of a run."""
+    return bytes((Kind.RUN,)) + pack_text(run_id)
+
+
+def run_key(run_id: str, thread: int, namespace: int, checkpoint_id: str) -> bytes:
+    """Return the index key from a run to one of its checkpoints."""
+    return run_prefix(run_id) + pack_uint(thread) + pack_uint(namespace) + pack_id(checkpoint_id)
+
+
+def updated_key(updated_us: int, thread: int) -> bytes:
+    """Return the index key that orders threads by their newest checkpoint's time."""
+    return bytes((Kind.THREAD_UPDATED,)) + pack_uint(updated_us) + pack_uint(thread)
+
+
+# --- the thread's own record ---------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ThreadRecord:
+    """Times in microseconds since 1970; `size_bytes` counts keys and records in `THREADS`."""
+
+    created_us: int
+    updated_us: int
+    checkpoints: int = 0
+    size_bytes: int = 0
+    namespaces: int = 0
+
+    def pack(self) -> bytes:
+        """Return the record's body."""
+        return _THREAD.pack(
+            self.created_us, self.updated_us, self.checkpoints, self.size_bytes, self.namespaces
+        )
+
+    @classmethod
+    def unpack(cls, key: bytes, body: bytes) -> ThreadRecord:
+        """Return the record that `pack` made `body` from."""
+        if len(body) != _THREAD.size:
+            raise CorruptionError(
+                Table.THREADS.label, key, "the thread record does not have its size"
+            )
+        return cls(*_THREAD.unpack(body))
+
+
+# --- checkpoints ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A checkpoint without its values.
+
+    `versions` are pairs of channel number and version, in the checkpoint's order. `delta`
+    are the numbers of the channels whose value an ancestor and the writes since then make
+    (LangGraph's `DeltaChannel`), unless the checkpoint has a value of its own.
+    """
+
+    id: str
+    parent_id: str | None
+    created_us: int
+    run_id: str | None
+    metadata: Payload
+    state: Payload
+    versions: list[tuple[int, Version]]
+    delta: list[int]
+
+
+def pack_head(head: Head) -> bytes:
+    """Return the body of a checkpoint's record."""
+    return encode_fields(
+        [
+            encode_text(head.id),
+            None if head.parent_id is None else encode_text(head.parent_id),
+            head.created_us,
+            None if head.run_id is None else encode_text(head.run_id),
+            list(head.metadata),
+            list(head.state),
+            [
+                [channel, encode_text(v) if isinstance(v, str) else v]
+                for channel, v in head.versions
+            ],
+            head.delta,
+        ]
+    )
+
+
+def unpack_head(key: bytes, body: bytes) -> Head:
+    """Return the head that `pack_head` made `body` from."""
+    fields = _fields(key, body)
+    optional = (bytes, type(None))
+    check_record(Table.THREADS, key, fields, bytes, optional, int, optional, list, list, list, list)
+    id_, parent, created_us, run, metadata, state, versions, delta = fields
+    return Head(
+        decode_text(id_),
+        None if parent is None else decode_text(parent),
+        created_us,
+        None if run is None else decode_text(run),
+        _payload(key, metadata),
+        _payload(key, state),
+        [(channel, decode_text(v) if isinstance(v, bytes) else v) for channel, v in versions],
+        delta,
+    )
+
+
+# --- values and writes ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One pending write. Its identity is task and index; its order is path, task, index."""
+
+    task_id: str
+    index: int
+    task_path: str
+    channel: str
+    payload: Payload
+
+    @property
+    def order(self) -> tuple[str, str, int]:
+        """Return LangGraph's `writes_sort_key`."""
+        return (self.task_path, self.task_id, self.index)
+
+
+def pack_writes(checkpoint_id: str, task_id: str, writes: list[Write]) -> bytes:
+    """Return the body of the record of one task's writes."""
+    return encode_fields(
+        [
+            encode_text(checkpoint_id),
+            encode_text(task_id),
+            [
+                [w.index, encode_text(w.task_path), encode_text(w.channel), *w.payload]
+                for w in writes
+            ],
+        ]
+    )
+
+
+def unpack_writes(key: bytes, body: bytes) -> list[Write]:
+    """Return the writes that `pack_writes` made `body` from."""
+    fields = _fields(key, body)
+    check_record(Table.THREADS, key, fields, bytes, bytes, list)
+    task_id, writes = decode_text(fields[1]), []
+    for entry in fields[2]:
+        check_record(Table.THREADS, key, entry, int, bytes, bytes, str, bytes)
+        index, path, channel, kind, raw = entry
+        writes.append(Write(task_id, index, decode_text(path), decode_text(channel), (kind, raw)))
+    return writes
+
+
+def pack_payload(payload: Payload) -> bytes:
+    """Return the body of a channel value's record."""
+    kind, raw = payload
+    tag = encode_text(kind)
+    return len(tag).to_bytes(2, "big") + tag + raw
+
+
+def unpack_payload(key: bytes, body: bytes) -> Payload:
+    """Return the payload that `pack_payload` made `body` from."""
+    end = 2 + int.from_bytes(body[:2], "big")
+    if not 2 <= end <= len(body):
+        raise CorruptionError(Table.THREADS.label, key, "the value has no type")
+    return decode_text(body[2:end]), body[end:]
+
+
+def pack_channels(names: list[str]) -> bytes:
+    """Return the body of the record of a thread's channel names; a number is a position."""
+    return encode_fields([encode_text(name) for name in names])
+
+
+def unpack_channels(key: bytes, body: bytes) -> list[str]:
+    """Return the names that `pack_channels` made `body` from."""
+    fields = _fields(key, body)
+    check_record(Table.THREADS, key, fields, *[bytes] * len(fields))
+    return [decode_text(name) for name in fields]
+
+
+def _fields(key: bytes, body: bytes) -> list[Any]:
+    try:
+        fields = decode_plain(body)
+    except ValueError as error:
+        raise CorruptionError(Table.THREADS.label, key, str(error)) from None
+    if not isinstance(fields, list):
+        raise CorruptionError(Table.THREADS.label, key, "the record is not a list of fields")
+    return fields
+
+
+def _payload(key: bytes, fields: list[Any]) -> Payload:
+    check_record(Table.THREADS, key, fields, str, bytes)
+    return fields[0], fields[1]
+
+
+def id_end(key: bytes, start: int) -> int:
+    """Return where the id at `start` of `key` ends."""
+    return _id_part(key, start)[2]
+
+
+def id_in_key(key: bytes, start: int) -> bytes:
+    """Return the id at `start` of `key` as UTF-8; of a cut id, what the key has of it."""
+    return _id_part(key, start)[0]
+
+
+def _id_part(key: bytes, start: int) -> tuple[bytes, bool, int]:
+    try:
+        return unpack_id(key, start)
+    except ValueError as error:
+        raise CorruptionError(Table.THREADS.label, key, str(error)) from None

@@ -1,0 +1,86 @@
+"""What checkpoints look like to a caller, and the codec for use without LangGraph."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lgkv.codec import Codec, Payload
+from lgkv.errors import InvalidInputError
+from lgkv.layout import decode_plain, encode_plain
+
+__all__ = [
+    "PLAIN_TYPE",
+    "DecodedWrites",
+    "PlainCodec",
+    "StoredCheckpoint",
+    "ThreadInfo",
+    "decode_payload",
+]
+
+PLAIN_TYPE: Final = "+cbor"
+"""The type tag of plain data; no serialiser's tag begins with a plus sign."""
+
+DecodedWrites = list[tuple[str, str, Any]]
+"""Pending writes as (task id, channel, value)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint as read; all of it is the caller's own.
+
+    `writes` are (task id, channel, value), in LangGraph's `writes_sort_key` order.
+    """
+
+    thread_id: str
+    namespace: str
+    id: str
+    parent_id: str | None
+    checkpoint: dict[str, Any]
+    metadata: dict[str, Any]
+    writes: DecodedWrites
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """A thread in a listing. `metadata` is that of its newest checkpoint in the root namespace.
+
+    `size_bytes` counts the thread's records and their keys. `metadata` is empty where it is
+    encrypted or otherwise not plain data.
+    """
+
+    thread_id: str
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+    checkpoints: int
+    size_bytes: int
+    metadata: dict[str, Any]
+    number: int
+
+
+class PlainCodec:
+    """Values as CBOR, for use without LangGraph."""
+
+    def encode(self, value: Any) -> Payload:
+        """Return `value` as a payload; InvalidInputError if it is not plain data."""
+        return PLAIN_TYPE, encode_plain(value)
+
+    def decode(self, payload: Payload) -> Any:
+        """Return the value of a plain payload."""
+        kind, raw = payload
+        if kind != PLAIN_TYPE:
+            raise InvalidInputError(
+                f"the value was stored by a serialiser as {kind!r}: "
+                "read it through LgkvSaver with that serialiser"
+            )
+        return decode_plain(raw)
+
+    def encode_metadata(self, metadata: dict[str, Any]) -> Payload:
+        """Return metadata as a payload."""
+        return self.encode(metadata)
+
+
+def decode_payload(codec: Codec, payload: Payload) -> Any:
+    """Return the value of a payload, whether plain data or the codec's own form."""
+    return decode_plain(payload[1]) if payload[0] == PLAIN_TYPE else codec.decode(payload)

@@ -1,0 +1,224 @@
+"""An opened file: everything it holds, without LangGraph."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lgkv.cache import Cache
+from lgkv.checkpoints import Checkpoints, ThreadInfo
+from lgkv.connection import Connection, connect
+from lgkv.datafile import FILE_MODE, publish, temporary_beside
+from lgkv.env import Options
+from lgkv.errors import InvalidInputError, ReadOnlyError, StorageError
+from lgkv.layout import FORMAT_VERSION, Table
+from lgkv.memory import Memory
+from lgkv.writer import Change
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Database", "Stats", "open"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a file holds, and what this process has done with it since it was opened.
+
+    `records` counts by table; `used_bytes` are the pages in use, the rest of `file_bytes` is
+    free for what comes. Seconds are summed over commits.
+    """
+
+    path: str
+    format_version: int
+    file_id: str
+    file_bytes: int
+    used_bytes: int
+    map_bytes: int
+    page_bytes: int
+    records: dict[str, int]
+    threads: int
+    last_commit: int
+    readers: int
+    stale_readers_cleared: int
+    map_growths: int
+    commits: int
+    changes: int
+    failed_changes: int
+    flush_seconds: float
+    wait_seconds: float
+
+
+class Database:
+    """A handle on a `.lgkv` file. Safe to use from any thread, and after a fork.
+
+    Closing the last handle of the process closes the file; any use of a closed handle is a
+    `ClosedError`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.checkpoints = Checkpoints(connection)
+        """Short-term memory: every checkpoint of every thread."""
+        self.memory = Memory(connection)
+        """Long-term memory: namespaced items."""
+        self.cache = Cache(connection)
+        """The node cache."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<lgkv.Database {self._connection.path!r}{' closed' if self.closed else ''}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle was closed."""
+        return self._connection.closed
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened with mode "r"."""
+        return self._connection.options.read_only
+
+    def close(self) -> None:
+        """Release the handle; what was acknowledged is on the disk already. Idempotent."""
+        self._connection.close()
+
+    def commit(self, change: Change[T]) -> T:
+        """Write a prepared change and return its result once it is durable."""
+        return self._connection.commit(change)
+
+    def submit(self, change: Change[T]) -> Future[T]:
+        """Queue a prepared change; the future is done once it is durable, or has failed."""
+        return self._connection.submit(change)
+
+    def threads(
+        self,
+        limit: int = 20,
+        before: ThreadInfo | None = None,
+        filter: Mapping[str, Any] | None = None,
+    ) -> Sequence[ThreadInfo]:
+        """Return up to `limit` threads, the one with the newest checkpoint first.
+
+        `before` is the last of the page before; `filter` is tried on the metadata of a
+        thread's newest checkpoint, with the operators of `lgkv.filters`.
+        """
+        return self.checkpoints.threads(limit, before, filter)
+
+    def stats(self) -> Stats:
+        """Return figures about the file and its use."""
+        env, figures = self._connection.env, self._connection.writer.figures
+        info = env.info()
+        with self._connection.snapshot() as snapshot:
+            records = {
+                table.label: snapshot.entries(table) for table in Table if table is not Table.MAIN
+            }
+            pages = snapshot.used_pages()
+            threads = self.checkpoints.count(snapshot)
+            state = snapshot.read_state()
+        return Stats(
+            path=env.path,
+            format_version=FORMAT_VERSION,
+            file_id=env.file_id.hex(),
+            file_bytes=os.path.getsize(env.path),
+            used_bytes=pages * info["psize"],
+            map_bytes=info["map_size"],
+            page_bytes=info["psize"],
+            records=records,
+            threads=threads,
+            last_commit=state.commit,
+            readers=info["num_readers"],
+            stale_readers_cleared=env.stale_readers,
+            map_growths=env.map_growths,
+            commits=figures.commits,
+            changes=figures.changes,
+            failed_changes=figures.failed_changes,
+            flush_seconds=figures.flush_seconds,
+            wait_seconds=figures.wait_seconds,
+        )
+
+    def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a compact copy of the newest commit to `path`; others go on writing.
+
+        The copy appears at `path` whole and synced, or not at all.
+
+        Raises:
+            InvalidInputError: `path` exists and `overwrite` is not set, or its folder does not.
+        """
+        target = os.path.abspath(os.fspath(path))
+        if os.path.isdir(target):
+            raise InvalidInputError(f"{target!r} is a directory: name a file inside it")
+        if os.path.lexists(target) and (not overwrite or self._connection.is_open_here(target)):
+            raise InvalidInputError(f"{target!r} exists: pass overwrite=True, or name another file")
+        temporary = temporary_beside(target)
+        try:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
+            try:
+                self._connection.env.copy_to(descriptor)
+            finally:
+                os.close(descriptor)
+            publish(temporary, target, replace=overwrite)
+        except FileExistsError:
+            raise InvalidInputError(f"{target!r} was made meanwhile: name another file") from None
+        except FileNotFoundError as error:
+            raise InvalidInputError(
+                f"there is no folder for {target!r}: create it first"
+            ) from error
+        except PermissionError as error:
+            raise ReadOnlyError(
+                f"the folder of {target!r} is not writable: {error.strerror}"
+            ) from error
+        except OSError as error:
+            reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+            raise StorageError(f"the backup to {target!r} failed: {reason}") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    mode: str = "c",
+    durability: str = "full",
+    interval_ms: int = 50,
+    map_size_bytes: int | None = None,
+    lock_timeout_s: float = 30.0,
+) -> Database:
+    """Open the `.lgkv` file at `path`.
+
+    `mode` "c" creates the file if it is missing, "w" does not, "r" never writes. With
+    `durability` "full" a write that returned survives a crash and a power cut; "interval"
+    allows it to reach the disk up to `interval_ms` later. `map_size_bytes` bounds the file's
+    size (None: as large as the platform allows). A writer waits for others up to
+    `lock_timeout_s`.
+
+    A file that this process has open already is shared, and must be opened with the same
+    options. Beside the file lies LMDB's `-lock` file, which holds no data.
+
+    Raises:
+        InvalidInputError: An option is not usable, there is no file and `mode` is not "c", or
+            the path is a directory, a link, or a file that is not lgkv's.
+        CorruptionError: The file is empty, cut short or damaged.
+        FormatVersionError: The file needs another version of lgkv.
+        ReadOnlyError: The file or its folder does not allow what `mode` asks for.
+    """
+    options = Options(
+        read_only=mode == "r",
+        durability=durability,
+        interval_ms=interval_ms,
+        map_size_bytes=map_size_bytes,
+        lock_timeout_s=lock_timeout_s,
+    )
+    return Database(connect(path, mode, options))

@@ -1,0 +1,320 @@
+"""The checkpointer: LangGraph's calls translated to `db.checkpoints`, sync and async.
+
+Reads are done where they are asked for: they touch mapped memory only. An async write
+waits for its flush on a future of the engine's one writer thread, never on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import secrets
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import TASKS
+
+from lgkv.checkpoints import Checkpoints, StoredCheckpoint, upkeep
+from lgkv.database import Database
+from lgkv.errors import InvalidInputError
+from lgkv.langgraph._opening import Opening
+from lgkv.langgraph.serde import AllowedType, SerdeCodec, StrictSerializer
+from lgkv.writer import Change
+
+__all__ = ["LgkvSaver"]
+
+FIRST_VERSION_WITHOUT_SENDS: Final = 4
+"""Checkpoints before this format have their pending sends among their parent's writes."""
+
+VERSION_DIGITS: Final = 32
+TAIL_DIGITS: Final = 16
+
+
+class LgkvSaver(Opening, BaseCheckpointSaver[str]):
+    """A LangGraph checkpointer on an lgkv file.
+
+    `serde` replaces the serialiser; the default is strict: it rebuilds LangChain's and
+    LangGraph's own types, common standard types, those of the graph's schemas, and
+    `allowed_types` (classes, or pairs of module and name).
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        serde: SerializerProtocol | None = None,
+        allowed_types: Iterable[AllowedType] = (),
+    ) -> None:
+        super().__init__(serde=serde or StrictSerializer(allowed_types))
+        self._db = db
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return self._db.checkpoints.with_codec(SerdeCodec(self.serde))
+
+    # --- reading ---
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return the checkpoint that `config` names, the thread's newest without an id, or None."""
+        checkpoint_id = get_checkpoint_id(config)
+        stored = self._checkpoints.get(
+            _thread_id(config), namespace=_namespace(config), checkpoint_id=checkpoint_id
+        )
+        return None if stored is None else self._tuple(stored, config if checkpoint_id else None)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Return an iterator over checkpoints, newest id first, of all threads if `config` is None.
+
+        `filter` is tried on the metadata: any key, nested, with the store's operators.
+        """
+        found = self._checkpoints.list(
+            None if config is None else _thread_id(config),
+            namespace=None if config is None else config["configurable"].get("checkpoint_ns"),
+            checkpoint_id=None if config is None else get_checkpoint_id(config),
+            before=None if before is None else get_checkpoint_id(before),
+            filter=filter,
+            limit=limit,
+        )
+        return (self._tuple(stored, None) for stored in found)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what `DeltaChannel`s are rebuilt from, in one walk over the ancestors."""
+        history = self._checkpoints.delta_history(
+            _thread_id(config),
+            channels,
+            namespace=_namespace(config),
+            checkpoint_id=get_checkpoint_id(config),
+        )
+        return {name: DeltaChannelHistory(**found) for name, found in history.items()}  # type: ignore[typeddict-item]
+
+    def _tuple(self, stored: StoredCheckpoint, config: RunnableConfig | None) -> CheckpointTuple:
+        checkpoint = stored.checkpoint
+        if checkpoint.get("v", FIRST_VERSION_WITHOUT_SENDS) < FIRST_VERSION_WITHOUT_SENDS:
+            self._adopt_sends(stored)
+        parent = stored.parent_id
+        return CheckpointTuple(
+            config or _config(stored.thread_id, stored.namespace, stored.id),
+            checkpoint,  # type: ignore[arg-type]
+            stored.metadata,  # type: ignore[arg-type]
+            None if parent is None else _config(stored.thread_id, stored.namespace, parent),
+            stored.writes,
+        )
+
+    def _adopt_sends(self, stored: StoredCheckpoint) -> None:
+        """Give an old checkpoint the sends that were stored with its parent."""
+        if stored.parent_id is None:
+            return
+        writes = self._checkpoints.writes(
+            stored.thread_id, stored.parent_id, namespace=stored.namespace
+        )
+        sends = [value for _, channel, value in writes if channel == TASKS]
+        if not sends:
+            return
+        versions = stored.checkpoint["channel_versions"]
+        stored.checkpoint["channel_values"][TASKS] = sends
+        versions[TASKS] = max(versions.values()) if versions else self.get_next_version(None, None)
+
+    # --- writing ---
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint whose parent is the id in `config`; return its own config."""
+        self._commit(self._put_change(config, checkpoint, metadata, new_versions))
+        return _config(_thread_id(config), _namespace(config), checkpoint["id"])
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Store the pending writes of a task at the checkpoint that `config` names."""
+        self._commit(self._put_writes_change(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete everything of a thread."""
+        self._commit(upkeep.delete_thread(str(thread_id)))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints that these runs have made, with their writes."""
+        self._commit(upkeep.delete_runs(run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy everything of a thread to a new one."""
+        self._commit(upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
+
+    def prune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep_last: int | None = None,
+        older_than: datetime.timedelta | datetime.datetime | None = None,
+    ) -> None:
+        """Delete old checkpoints; see `lgkv.checkpoints.Checkpoints.prune`."""
+        self._commit(upkeep.prune(thread_ids, strategy, keep_last, older_than))
+
+    def _commit(self, change: Change[None]) -> None:
+        self._db.commit(change)
+
+    def _put_change(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Change[None]:
+        return self._checkpoints.put_change(
+            _thread_id(config),
+            checkpoint,
+            namespace=_namespace(config),
+            parent_id=get_checkpoint_id(config),
+            metadata=get_checkpoint_metadata(config, metadata),
+            new_versions=new_versions,
+        )
+
+    def _put_writes_change(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> Change[None]:
+        return self._checkpoints.put_writes_change(
+            _thread_id(config),
+            config["configurable"]["checkpoint_id"],
+            task_id,
+            writes,
+            namespace=_namespace(config),
+            task_path=task_path,
+        )
+
+    # --- async ---
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Return what `get_tuple` does."""
+        return self.get_tuple(config)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Yield what `list` does."""
+        for found in self.list(config, filter=filter, before=before, limit=limit):
+            yield found
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what `get_delta_channel_history` does."""
+        return self.get_delta_channel_history(config=config, channels=channels)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Do what `put` does."""
+        await self._submit(self._put_change(config, checkpoint, metadata, new_versions))
+        return _config(_thread_id(config), _namespace(config), checkpoint["id"])
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Do what `put_writes` does."""
+        await self._submit(self._put_writes_change(config, writes, task_id, task_path))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Do what `delete_thread` does."""
+        await self._submit(upkeep.delete_thread(str(thread_id)))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Do what `delete_for_runs` does."""
+        await self._submit(upkeep.delete_runs(run_ids))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Do what `copy_thread` does."""
+        await self._submit(upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
+
+    async def aprune(
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep_last: int | None = None,
+        older_than: datetime.timedelta | datetime.datetime | None = None,
+    ) -> None:
+        """Do what `prune` does."""
+        await self._submit(upkeep.prune(thread_ids, strategy, keep_last, older_than))
+
+    async def _submit(self, change: Change[None]) -> None:
+        await asyncio.wrap_future(self._db.submit(change))
+
+    # --- versions ---
+
+    def get_next_version(self, current: str | float | None, channel: None) -> str:  # noqa: ARG002
+        """Return a version greater than `current`, which no other branch gives too.
+
+        The form is the other savers': the count in 32 digits, a dot, 16 random digits. An
+        imported thread's integer versions are counted on from.
+        """
+        count = int(str(current).partition(".")[0]) if current is not None else 0
+        return f"{count + 1:0{VERSION_DIGITS}}.{secrets.randbelow(10**TAIL_DIGITS):0{TAIL_DIGITS}}"
+
+
+def _thread_id(config: RunnableConfig) -> str:
+    thread_id = config.get("configurable", {}).get("thread_id")
+    if thread_id is None:
+        raise InvalidInputError("config['configurable'] has no 'thread_id': name the thread there")
+    return str(thread_id)
+
+
+def _namespace(config: RunnableConfig) -> str:
+    return config["configurable"].get("checkpoint_ns") or ""
+
+
+def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    return {
+        "configurable": {
+            "thread_id": thread_id,
+            "checkpoint_ns": namespace,
+            "checkpoint_id": checkpoint_id,
+        }
+    }

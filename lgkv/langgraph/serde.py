@@ -1,0 +1,120 @@
+"""LangGraph's serialisers as the engine's codec, strict by default.
+
+What is read from a file is rebuilt only if its type is known to be safe, is named by the
+graph's own schemas, or was allowed by hand. Anything else is an error that names the type;
+LangGraph's own strict mode gives a dict instead, which fails later and elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from lgkv.checkpoints import PLAIN_TYPE
+from lgkv.codec import Payload
+from lgkv.errors import InvalidInputError, UnregisteredTypeError
+from lgkv.layout import encode_plain, is_plain
+
+try:
+    from langgraph._internal import _serde as _runtime
+except ImportError:  # langgraph-checkpoint without the runtime, or one that has moved it
+    _runtime = None  # type: ignore[assignment]
+
+__all__ = ["AllowedType", "SerdeCodec", "StrictSerializer"]
+
+AllowedType = type | tuple[str, str]
+"""A class, or its module and name."""
+
+
+class _Watch(threading.local):
+    """The types that the deserialisation running in this thread was refused."""
+
+    refused: list[tuple[str, str]] | None = None
+
+
+_watch = _Watch()
+
+
+def _note_refusal(event: SerdeEvent) -> None:
+    if _watch.refused is not None and event["kind"].endswith("blocked"):
+        _watch.refused.append((event["module"], event["name"]))
+
+
+register_serde_event_listener(_note_refusal)
+
+
+def merge_schemas_when_compiling() -> None:
+    """Make `compile` and `entrypoint` tell a checkpointer the types of the graph's schemas.
+
+    LangGraph calls `BaseCheckpointSaver.with_allowlist` only in its strict mode, which is
+    read from the environment at import. This switches on the call, not the mode: other
+    savers' permissive serialisers return themselves from it.
+    """
+    if hasattr(_runtime, "STRICT_MSGPACK_ENABLED"):
+        _runtime.STRICT_MSGPACK_ENABLED = True
+
+
+class StrictSerializer(JsonPlusSerializer):
+    """LangGraph's serialiser, which raises `UnregisteredTypeError` for a type not allowed.
+
+    No pickle. `with_msgpack_allowlist` gives a copy that allows more.
+    """
+
+    def __init__(self, allowed_types: Iterable[AllowedType] = ()) -> None:
+        super().__init__(
+            pickle_fallback=False, allowed_msgpack_modules=tuple(allowed_types) or None
+        )
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """Return the value of a payload.
+
+        Raises:
+            UnregisteredTypeError: It holds a value of a type that is not allowed.
+        """
+        outer, _watch.refused = _watch.refused, []
+        try:
+            value = super().loads_typed(data)
+            refused = _watch.refused
+        finally:
+            _watch.refused = outer
+        if refused:
+            raise UnregisteredTypeError(*refused[0])
+        return value
+
+
+class SerdeCodec:
+    """A codec that is a LangGraph serialiser."""
+
+    __slots__ = ("_serde",)
+
+    def __init__(self, serde: SerializerProtocol) -> None:
+        self._serde = serde
+
+    def encode(self, value: Any) -> Payload:
+        """Return `value` as the serialiser's payload; InvalidInputError if it has none."""
+        try:
+            kind, raw = self._serde.dumps_typed(value)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidInputError(
+                f"a value of type {type(value).__module__}.{type(value).__qualname__} "
+                f"cannot be stored: {error}"
+            ) from error
+        return kind, bytes(raw)
+
+    def decode(self, payload: Payload) -> Any:
+        """Return a fresh value."""
+        return self._serde.loads_typed(payload)
+
+    def encode_metadata(self, metadata: dict[str, Any]) -> Payload:
+        """Return metadata as plain CBOR, or as the serialiser's payload.
+
+        A serialiser that is not LangGraph's own may encrypt, so it gets the metadata too.
+        """
+        if isinstance(self._serde, JsonPlusSerializer) and is_plain(metadata):
+            return PLAIN_TYPE, encode_plain(metadata)
+        return self.encode(metadata)
