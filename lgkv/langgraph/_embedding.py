@@ -1,0 +1,145 @@
+"""Texts of items as vectors: what a store's `index` configuration asks for.
+
+Each text of a batch is embedded once, documents by `embed_documents` and queries by
+`embed_query`, before any transaction; what comes back is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import PutOp, ensure_embeddings, get_text_at_path, tokenize_path
+
+from lgkv.errors import DimensionMismatchError, InvalidInputError
+from lgkv.vectors import METRIC, check_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Embedded", "TextIndex"]
+
+WHOLE_VALUE = "$"
+
+
+@dataclass(slots=True)
+class Embedded:
+    """The vectors of one batch's texts."""
+
+    documents: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    queries: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+class TextIndex:
+    """Which fields of an item are embedded, and by what.
+
+    Raises:
+        InvalidInputError: The configuration is not one that this store can serve.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config: dict[str, Any] = dict(config)
+        self.dims = _dims(config.get("dims"))
+        distance = config.get("distance_type") or METRIC
+        if distance != METRIC:
+            raise InvalidInputError(
+                f"index['distance_type'] is {distance!r}: only {METRIC!r} is served"
+            )
+        if config.get("embed") is None:
+            raise InvalidInputError(
+                "index['embed'] is missing: give a function, or LangChain Embeddings"
+            )
+        self.embeddings: Embeddings = ensure_embeddings(config["embed"])
+        fields = config.get("fields") or [WHOLE_VALUE]
+        self._fields = _tokenized(
+            [fields] if isinstance(fields, str) else fields, "index['fields']"
+        )
+        self.config["__tokenized_fields"] = self._fields
+
+    def texts(self, op: PutOp) -> dict[str, str]:
+        """Return the texts to embed for a put, by the path of their field.
+
+        A path that gives several texts gets their numbers behind it.
+        """
+        if op.value is None or op.index is False:
+            return {}
+        fields = self._fields if op.index is None else _tokenized(op.index, "index")
+        found: dict[str, str] = {}
+        for path, tokens in fields:
+            texts = _texts(op, path, tokens)
+            if len(texts) == 1:
+                found[path] = texts[0]
+            else:
+                found.update((f"{path}.{number}", text) for number, text in enumerate(texts))
+        return found
+
+    # --- embedding ---
+
+    def embed(self, documents: Sequence[str], queries: Sequence[str]) -> Embedded:
+        """Return the vectors of texts, each of which is given once."""
+        rows = self.embeddings.embed_documents(list(documents)) if documents else []
+        asked = [self.embeddings.embed_query(query) for query in queries]
+        return self._checked(documents, rows, queries, asked)
+
+    async def aembed(self, documents: Sequence[str], queries: Sequence[str]) -> Embedded:
+        """Return what `embed` does, all embedded at once."""
+        asked = [self.embeddings.aembed_query(query) for query in queries]
+        if documents:
+            rows, *answers = await asyncio.gather(
+                self.embeddings.aembed_documents(list(documents)), *asked
+            )
+        else:
+            rows, answers = [], list(await asyncio.gather(*asked))
+        return self._checked(documents, rows, queries, answers)
+
+    def _checked(
+        self, documents: Sequence[str], rows: Any, queries: Sequence[str], asked: Any
+    ) -> Embedded:
+        return Embedded(
+            self._pairs(documents, rows, "documents"), self._pairs(queries, asked, "queries")
+        )
+
+    def _pairs(self, texts: Sequence[str], rows: Any, what: str) -> dict[str, NDArray[np.float32]]:
+        if len(rows) != len(texts):
+            raise InvalidInputError(
+                f"index['embed'] gave {len(rows)} vectors for {len(texts)} {what}: "
+                "it must give one each"
+            )
+        if not texts:
+            return {}
+        checked = check_rows(list(rows), f"the embedding of {what}")
+        if self.dims is not None and checked.shape[1] != self.dims:
+            raise DimensionMismatchError(
+                checked.shape[1], self.dims, "set index['dims'] to what index['embed'] gives"
+            )
+        return dict(zip(texts, checked, strict=True))
+
+
+def _dims(dims: Any) -> int | None:
+    if dims is None or (isinstance(dims, int) and not isinstance(dims, bool) and dims > 0):
+        return dims
+    raise InvalidInputError(
+        f"index['dims'] is {dims!r}: give the length of the embedding's vectors"
+    )
+
+
+def _tokenized(paths: Any, what: str) -> list[tuple[str, str | list[str]]]:
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) for path in paths):
+        raise InvalidInputError(
+            f"{what} is {paths!r}: give a list of paths such as ['text', 'parts[*].text']"
+        )
+    return [(path, path if path == WHOLE_VALUE else tokenize_path(path)) for path in paths]
+
+
+def _texts(op: PutOp, path: str, tokens: str | list[str]) -> list[str]:
+    try:
+        return get_text_at_path(op.value, tokens)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"the field {path!r} of item {op.key!r} cannot be made into a text to embed: {error}; "
+            "name the fields that hold text in index['fields'], or pass index=False"
+        ) from error
