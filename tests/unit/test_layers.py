@@ -39,6 +39,6 @@ import importlib.machinery, importlib.util, sys
 loader = importlib.machinery.ExtensionFileLoader("_native", sys.argv[1])
 module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_native", loader))
 loader.exec_module(module)
-print(sorted(name for name in sys.modules if name.startswith("lgkv")))
+print([name for name in sys.modules if name.startswith("lgkv")])
 """
-    assert run(program, _native.__file__) == "[]"
+    assert run(program, _native.__file__) == "['lgkv._native']"
