@@ -215,7 +215,8 @@ def main() -> None:
         print(f"One agent, one file: {options.path} {known}.", flush=True)
         for number in ("1", "2"):
             command = [sys.executable, __file__, str(options.path), "--process", number]
-            subprocess.run(command, check=True)
+            if code := subprocess.call(command):
+                sys.exit(code)
         return
     with lgkv.open(options.path) as db:
         graph = build(db)

@@ -56,20 +56,22 @@ def show_history(history: list[StateSnapshot], shown: int = 6) -> None:
 
 def report(db: lgkv.Database, graph: Graph, path: Path) -> None:
     """Print what the file holds, and for comparison what its messages cost as JSON."""
-    stats = db.stats()
+    threads = db.threads(limit=1_000)
+    checkpoints = sum(info.checkpoints for info in threads)
+    facts = len(db.memory.search(("memories",), limit=1_000))
     once = every = 0
-    for info in db.threads(limit=stats.threads):
-        history = list(graph.get_state_history({"configurable": {"thread_id": info.thread_id}}))
+    for info in threads:
+        history = graph.get_state_history({"configurable": {"thread_id": info.thread_id}})
         sizes = [json_bytes(state.values["messages"]) for state in history]
         once += sizes[0]
         every += sum(sizes)
     title("The file")
     print(f"  {path.resolve()}")
-    print(f"  {path.stat().st_size:>9,} bytes: {stats.threads} threads, ", end="")
-    print(f"{stats.checkpoints} checkpoints, {stats.items} facts with their vectors")
-    print("  For comparison, the messages alone, as JSON:")
-    print(f"  {once:>9,} bytes: those of each thread, once")
-    print(f"  {every:>9,} bytes: those of each checkpoint that the histories show")
+    print(f"  {path.stat().st_size:>11,} bytes, with {len(threads)} threads, ", end="")
+    print(f"{checkpoints} checkpoints and {facts} facts with their vectors")
+    print("  For comparison, only the messages, as JSON:")
+    print(f"  {once:>11,} bytes, those of each thread once")
+    print(f"  {every:>11,} bytes, those of every checkpoint in the histories")
 
 
 def json_bytes(messages: list[BaseMessage]) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,26 +143,35 @@ def test_the_fork_changes_the_answer_and_keeps_the_original(demo: Demo, db: lgkv
 
 
 def test_the_report_is_true_of_the_file(demo: Demo, db: lgkv.Database) -> None:
-    report = demo.section("The file")
-    size, threads, checkpoints, facts = re.findall(
-        r"([\d,]+) (?=bytes:|threads|check|facts)", report
-    )[:4]
+    numbers = re.findall(r"([\d,]+) (?:bytes|threads|check|facts)", demo.section("The file"))
+    size, threads, checkpoints, facts, once, every = (int(n.replace(",", "")) for n in numbers)
     assert str(demo.path.resolve()) in demo.text
-    assert int(size.replace(",", "")) == demo.path.stat().st_size
-    assert int(threads) == len(db.threads()) == 3
-    assert int(checkpoints) == len(list(LgkvSaver(db).list(None)))
-    assert int(facts) == len(db.memory.search(("memories", "bob"), limit=100))
+    assert size == demo.path.stat().st_size
+    assert threads == len(db.threads()) == 3
+    assert checkpoints == len(list(LgkvSaver(db).list(None)))
+    assert facts == len(db.memory.search(("memories", "bob"), limit=100))
+    assert 0 < once < every
 
 
-def test_a_second_run_carries_on_with_the_same_file(tmp_path: Path) -> None:
-    path = tmp_path / "agent.lgkv"
-    first, second = run_demo(path), run_demo(path)
-    assert "is new" in first.text
+def test_a_second_run_carries_on_with_the_same_file(demo: Demo, tmp_path: Path) -> None:
+    assert f"{demo.path} is new." in demo.text
+    second = run_demo(Path(shutil.copy(demo.path, tmp_path)))
     assert "exists already" in second.text
     assert "Thread home-2" in second.parts[0]
     assert "Thread trip-2 still waits" in second.parts[0]
     assert "slow service" not in second.text
-    assert re.search(r"bytes: 6 threads", second.text)
+    assert "bytes, with 6 threads" in second.text
+
+
+def test_a_file_of_another_kind_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("Buy milk.\n" * 1_000)
+    command = [sys.executable, str(EXAMPLES / "agent.py"), str(path)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 1
+    assert "lgkv.errors." in done.stderr
+    assert "Process 2" not in done.stdout
+    assert path.read_text() == "Buy milk.\n" * 1_000
 
 
 def test_nothing_is_left_beside_the_file(demo: Demo) -> None:
