@@ -45,7 +45,8 @@ torture: $(STAMP)
 	$(BIN)/python -m tests.crash.torture
 
 fuzz: $(STAMP)
-	$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long --timeout=0
+	$(BIN)/python -m pytest tests/unit/test_native.py $(wildcard tests/fuzz) \
+		--hypothesis-profile=long --timeout=0
 
 $(STAMP): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

@@ -1,0 +1,8 @@
+"""How hypothesis looks for counterexamples: a while in the tests, long in `make fuzz`."""
+
+from hypothesis import settings
+
+# A busy machine is no failure, so no example has a deadline.
+settings.register_profile("short", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=20_000)
+settings.load_profile("short")
