@@ -45,7 +45,8 @@ def filled(sizes: Sizes) -> Iterator[Callable[[str, int], Opened[Any]]]:
                 suite = SUITES[name]
                 backend = suite.backends[number]
                 fresh = stack.enter_context(Opened(backend, Path(folder, name, backend.name)))
-                suite.workload(sizes).fill(fresh)
+                for _ in suite.workload(sizes).fill(fresh):
+                    pass
                 opened[name, number] = fresh
             return opened[name, number]
 

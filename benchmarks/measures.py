@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
@@ -72,8 +72,11 @@ class Workload(Protocol[SubjectT]):
     def __init__(self, sizes: Sizes) -> None:
         """Prepare for *sizes*."""
 
-    def fill(self, opened: Opened[SubjectT]) -> None:
-        """Write what the measures need, untimed. The bytes on disk are counted after it."""
+    def fill(self, opened: Opened[SubjectT]) -> Iterator[str]:
+        """Write what the measures need, untimed; yield what is there now.
+
+        The bytes on disk are counted at every yield, and the subject is another one after it.
+        """
 
     def measures(self, opened: Opened[SubjectT]) -> list[Measure]:
         """Return the measures, bound to *opened*; they look its subject up at every call."""

@@ -57,7 +57,9 @@ def as_json(results: Results, sizes: Sizes, folder: Path) -> dict[str, Any]:
         ],
         "times": [_times(series) for series in results.series],
         "ratios": [asdict(ratio) for ratio in ratios(results.series)],
-        "stored_bytes": [_named(row, "suite", "backend", "bytes") for row in results.stored_bytes],
+        "stored_bytes": [
+            _named(row, "suite", "filled", "backend", "bytes") for row in results.stored_bytes
+        ],
         "skipped": [
             _named(row, "suite", "measure", "backend", "reason") for row in results.skipped
         ],
@@ -145,7 +147,8 @@ def _ratio_part(document: dict[str, Any]) -> Iterator[str]:
             *where,
             ratio["base"], _seconds(medians[(*where, ratio["base"])]),
             ratio["peer"], _seconds(medians[(*where, ratio["peer"])]),
-            f"{ratio['median']:.2f}", f"{ratio['minimum']:.2f}-{ratio['maximum']:.2f}",
+            _times_as_long(ratio["median"]),
+            f"{_times_as_long(ratio['minimum'])}-{_times_as_long(ratio['maximum'])}",
         ])  # fmt: skip
     if len(rows) > 1:
         yield "Time of a call. peer/base over 1: the base is faster. Ratios are paired by round."
@@ -153,14 +156,15 @@ def _ratio_part(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _bytes_part(document: dict[str, Any]) -> Iterator[str]:
-    base = {r["suite"]: r["bytes"] for r in document["stored_bytes"] if r["backend"] == BASE}
-    rows = [["suite", "backend", "bytes on disk", f"to {BASE}"]]
-    for row in document["stored_bytes"]:
-        ours = base.get(row["suite"])
+    counts = document["stored_bytes"]
+    base = {(r["suite"], r["filled"]): r["bytes"] for r in counts if r["backend"] == BASE}
+    rows = [["suite", "filled with", "backend", "bytes on disk", f"to {BASE}"]]
+    for row in sorted(counts, key=lambda row: (row["suite"], row["bytes"])):
+        ours = base.get((row["suite"], row["filled"]))
         share = f"{row['bytes'] / ours:.2f}" if ours else ""
-        rows.append([row["suite"], row["backend"], f"{row['bytes']:,}", share])
+        rows.append([row["suite"], row["filled"], row["backend"], f"{row['bytes']:,}", share])
     if len(rows) > 1:
-        yield "Bytes on disk after filling, the file closed."
+        yield "Bytes on disk, the file closed."
         yield from _columns(rows)
 
 
@@ -176,6 +180,10 @@ def _columns(rows: list[list[str]]) -> Iterator[str]:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  " + "  ".join(cells).rstrip()
+
+
+def _times_as_long(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _seconds(seconds: float) -> str:

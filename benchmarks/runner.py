@@ -43,7 +43,7 @@ class Results:
     """Everything that came out of a run."""
 
     series: list[Series] = field(default_factory=list)
-    stored_bytes: list[tuple[str, str, int]] = field(default_factory=list)
+    stored_bytes: list[tuple[str, str, str, int]] = field(default_factory=list)
     durability: list[tuple[str, str, str, str]] = field(default_factory=list)
     skipped: list[tuple[str, str, str, str]] = field(default_factory=list)
 
@@ -80,9 +80,10 @@ def _fill(workload: Workload[Any], opened: Opened[Any], results: Results) -> _Co
     backend: Backend[Any] = opened.backend
     subject, says = type(opened.subject).__name__, backend.durability(opened.subject)
     results.durability.append((workload.name, backend.name, subject, says))
-    workload.fill(opened)
-    if "file" not in backend.lacks:
-        results.stored_bytes.append((workload.name, backend.name, opened.count_bytes()))
+    for filled in workload.fill(opened):
+        if "file" not in backend.lacks:
+            count = (workload.name, filled, backend.name, opened.count_bytes())
+            results.stored_bytes.append(count)
     measures = {measure.name: measure for measure in workload.measures(opened)}
     return _Contestant(opened, measures)
 

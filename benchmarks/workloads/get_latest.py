@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.chat import Chat, thread_config
@@ -26,11 +27,12 @@ class GetLatest:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> None:
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[str]:
         """Have the whole conversation."""
         chat = Chat(opened.subject, "chat", turns=self._sizes.turns)
         for _ in range(self._sizes.turns):
             chat.turn()
+        yield f"{self._sizes.turns} turns"
 
     def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
         """Return reads of a warm file, and one that opens the file first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.chat import Chat, thread_config
@@ -34,11 +35,12 @@ class ManyThreads:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> None:
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[str]:
         """Put every thread's only checkpoint."""
         for number in range(self._sizes.threads):
             chat = Chat(opened.subject, f"thread-{number}", turns=1)
             chat.put_whole(user=f"user-{number % USERS}")
+        yield f"{self._sizes.threads} threads"
 
     def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
         """Return reads of random threads, and lists over all threads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.chat import Chat
@@ -30,9 +31,15 @@ class PutHistory:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> None:
-        """Have the whole conversation once."""
-        _have_all_turns(Chat(opened.subject, "chat", turns=self._sizes.turns), self._sizes.turns)
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[str]:
+        """Have the whole conversation once, with a count at a quarter of it."""
+        turns = self._sizes.turns
+        chat = Chat(opened.subject, "chat", turns=turns)
+        _have_turns(chat, turns // 4)
+        yield f"{turns // 4} turns"
+        chat.saver = opened.subject
+        _have_turns(chat, turns - turns // 4)
+        yield f"{turns} turns"
 
     def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
         """Return the whole run in an empty file, and single calls on the filled one."""
@@ -60,7 +67,7 @@ class PutHistory:
             return (chat,)
 
         return [
-            Measure("run", _have_all_turns, 1, empty_file),
+            Measure("run", _have_turns, 1, empty_file),
             Measure("turn_at_end", Chat.turn, calls(5), continued),
             Measure("put_at_end", Chat.put_answer, calls(5), before_last_put),
             Measure("put_on_new_thread", Chat.put_input, calls(50), loaded_new_chat),
@@ -72,6 +79,6 @@ def _continued(saver: BaseCheckpointSaver[Any], number: int) -> Chat:
     return Chat(saver, "chat", turns=1, seed=number)
 
 
-def _have_all_turns(chat: Chat, turns: int) -> None:
+def _have_turns(chat: Chat, turns: int) -> None:
     for _ in range(turns):
         chat.turn()

@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from benchmarks.__main__ import main
-from benchmarks.backends import SAVERS, STORES, Backend, InMemorySavers, Opened
+from benchmarks.backends import SAVERS, STORES, Backend, InMemorySavers, LgkvSavers, Opened
 from benchmarks.chat import Chat
 from benchmarks.measures import Measure, Sizes, answer_size
 from benchmarks.report import FORMAT, as_json, ratios, table
@@ -94,9 +94,31 @@ def test_durability_is_read_from_what_is_measured(backend: Backend[Any], tmp_pat
 
 
 def test_both_savers_that_keep_a_file_count_its_bytes(results: Results) -> None:
-    counted = {backend for suite, backend, _ in results.stored_bytes if suite == "put_history"}
+    counted = {backend for suite, _, backend, _ in results.stored_bytes if suite == "put_history"}
     assert counted == {"lgkv", "sqlite"}
     assert all(count > 0 for *_, count in results.stored_bytes)
+
+
+def test_bytes_are_counted_while_a_conversation_grows(results: Results) -> None:
+    for backend in ("lgkv", "sqlite"):
+        counts = {
+            filled: count
+            for suite, filled, of_backend, count in results.stored_bytes
+            if (suite, of_backend) == ("put_history", backend)
+        }
+        assert list(counts) == ["1 turns", "4 turns"]
+        assert counts["1 turns"] < counts["4 turns"]
+
+
+def test_lgkv_flushes_every_write(tmp_path: Path) -> None:
+    backend: Backend[Any] = LgkvSavers()
+    with Opened(backend, tmp_path) as opened:
+        db = opened.subject.db
+        before = db.stats()
+        Chat(opened.subject, "chat", turns=1).turn()
+        after = db.stats()
+    assert after.commits - before.commits == 5
+    assert after.flush_seconds > before.flush_seconds
 
 
 def test_json_says_where_and_with_what_it_ran(document: dict[str, Any]) -> None:
@@ -258,6 +280,6 @@ def test_measures_are_those_that_a_workload_names(tmp_path: Path) -> None:
     with Opened(backend, tmp_path) as opened:
         for name in ("put_history", "get_latest", "list_history", "many_threads"):
             workload = SUITES[name].workload(TINY)
-            workload.fill(opened)
+            assert list(workload.fill(opened))
             measures: list[Measure] = workload.measures(opened)
             assert tuple(measure.name for measure in measures) == workload.measure_names
