@@ -56,6 +56,14 @@ def test_threads_keep_conversations_apart(path: str) -> None:
         assert len(bob["messages"]) == 2
 
 
+def test_a_config_without_a_thread_is_refused_and_writes_nothing(path: str) -> None:
+    with LgkvSaver.from_conn_string(path) as checkpointer:
+        graph = one_node(echo).compile(checkpointer=checkpointer)
+        with pytest.raises(ValueError, match="thread_id"):
+            graph.invoke(human("Hello!"))
+        assert list(checkpointer.list(None)) == []
+
+
 def test_a_saver_is_usable_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     checkpointer = LgkvSaver.from_conn_string("checkpoints.db")

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from langchain_core.messages import AnyMessage, HumanMessage, RemoveMessage
 from langchain_core.messages.utils import count_tokens_approximately, trim_messages
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from conversations import asay, say, texts, thread, user
+from lgkv import UnregisteredTypeError
 from lgkv.langgraph import LgkvSaver
 from lgkv.langgraph.aio import AsyncLgkvSaver
 from rule_model import RuleChatModel
@@ -219,6 +221,20 @@ def test_a_running_summary_of_the_graphs_own_type_survives_reopening(
     assert running.summary.startswith(TALK[0])
     assert running.summarised_ids == {message.id for message in state["messages"][:3]}
     assert len(state["messages"]) == 6
+
+
+def test_the_checkpointer_shows_the_graphs_own_type_to_those_who_allow_it(
+    path: str, model: RuleChatModel
+) -> None:
+    with LgkvSaver.from_conn_string(path) as checkpointer:
+        say(running_builder(model).compile(checkpointer=checkpointer), TALK[0], ONE)
+        with pytest.raises(UnregisteredTypeError, match="RunningSummary"):
+            checkpointer.get_tuple(ONE)
+
+    with LgkvSaver.from_conn_string(path, allowed_types=[RunningSummary]) as checkpointer:
+        kept = checkpointer.get_tuple(ONE)
+    assert kept is not None
+    assert kept.checkpoint["channel_values"]["context"] == {"running_summary": RunningSummary("")}
 
 
 async def test_messages_are_trimmed_deleted_and_summarised_on_the_event_loop(
