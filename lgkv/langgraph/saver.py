@@ -20,7 +20,6 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
-    get_checkpoint_id,
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -40,6 +39,8 @@ FIRST_VERSION_WITHOUT_SENDS: Final = 4
 
 VERSION_DIGITS: Final = 32
 TAIL_DIGITS: Final = 16
+LARGEST_STEP: Final = 1 << 31
+"""Bounds the random part of a version that is a number."""
 
 
 class LgkvSaver(Opening, BaseCheckpointSaver[str]):
@@ -68,7 +69,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that `config` names, the thread's newest without an id, or None."""
-        checkpoint_id = get_checkpoint_id(config)
+        checkpoint_id = _checkpoint_id(config)
         stored = self._checkpoints.get(
             _thread_id(config), namespace=_namespace(config), checkpoint_id=checkpoint_id
         )
@@ -89,8 +90,8 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         found = self._checkpoints.list(
             None if config is None else _thread_id(config),
             namespace=None if config is None else config["configurable"].get("checkpoint_ns"),
-            checkpoint_id=None if config is None else get_checkpoint_id(config),
-            before=None if before is None else get_checkpoint_id(before),
+            checkpoint_id=None if config is None else _checkpoint_id(config),
+            before=None if before is None else _checkpoint_id(before),
             filter=filter,
             limit=limit,
         )
@@ -104,7 +105,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
             _thread_id(config),
             channels,
             namespace=_namespace(config),
-            checkpoint_id=get_checkpoint_id(config),
+            checkpoint_id=_checkpoint_id(config),
         )
         return {name: DeltaChannelHistory(**found) for name, found in history.items()}  # type: ignore[typeddict-item]
 
@@ -195,7 +196,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
             _thread_id(config),
             checkpoint,
             namespace=_namespace(config),
-            parent_id=get_checkpoint_id(config),
+            parent_id=_checkpoint_id(config),
             metadata=get_checkpoint_metadata(config, metadata),
             new_versions=new_versions,
         )
@@ -289,14 +290,21 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
 
     # --- versions ---
 
-    def get_next_version(self, current: str | float | None, channel: None) -> str:  # noqa: ARG002
+    def get_next_version(self, current: Any, channel: None) -> Any:  # noqa: ARG002
         """Return a version greater than `current`, which no other branch gives too.
 
-        The form is the other savers': the count in 32 digits, a dot, 16 random digits. An
-        imported thread's integer versions are counted on from.
+        The form is the other savers': the count in 32 digits, a dot, 16 random digits. A
+        version that is a number, in an imported thread, is followed by a whole number:
+        LangGraph compares the versions of all channels, so they stay of one kind.
         """
-        count = int(str(current).partition(".")[0]) if current is not None else 0
-        return f"{count + 1:0{VERSION_DIGITS}}.{secrets.randbelow(10**TAIL_DIGITS):0{TAIL_DIGITS}}"
+        if isinstance(current, (int, float)):
+            return int(current) + 1 + secrets.randbelow(LARGEST_STEP)
+        tail = f"{secrets.randbelow(10**TAIL_DIGITS):0{TAIL_DIGITS}}"
+        count = "0" if current is None else current.partition(".")[0]
+        following = f"{int(count) + 1:0{VERSION_DIGITS}}.{tail}" if count.isdecimal() else ""
+        if current is not None and following <= current:  # a form of somebody's own
+            return f"{current}.{tail}"
+        return following
 
 
 def _thread_id(config: RunnableConfig) -> str:
@@ -308,6 +316,10 @@ def _thread_id(config: RunnableConfig) -> str:
 
 def _namespace(config: RunnableConfig) -> str:
     return config["configurable"].get("checkpoint_ns") or ""
+
+
+def _checkpoint_id(config: RunnableConfig) -> str | None:
+    return config.get("configurable", {}).get("checkpoint_id") or None
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
