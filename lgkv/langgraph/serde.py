@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -87,13 +87,18 @@ class StrictSerializer(JsonPlusSerializer):
         return value
 
 
+_TRANSPARENT: Final = (JsonPlusSerializer, StrictSerializer)
+"""The serialisers that are known to hide nothing."""
+
+
 class SerdeCodec:
     """A codec that is a LangGraph serialiser."""
 
     __slots__ = ("_serde",)
 
     def __init__(self, serde: SerializerProtocol) -> None:
-        self._serde = serde
+        # A serialiser that has `dumps` and `loads` only may be set on a saver afterwards.
+        self._serde = serde if hasattr(serde, "dumps_typed") else maybe_add_typed_methods(serde)
 
     def encode(self, value: Any) -> Payload:
         """Return `value` as the serialiser's payload; InvalidInputError if it has none."""
@@ -113,8 +118,9 @@ class SerdeCodec:
     def encode_metadata(self, metadata: dict[str, Any]) -> Payload:
         """Return metadata as plain CBOR, or as the serialiser's payload.
 
-        A serialiser that is not LangGraph's own may encrypt, so it gets the metadata too.
+        A serialiser of somebody's own, a subclass of LangGraph's too, may encrypt, so it gets
+        the metadata as well.
         """
-        if isinstance(self._serde, JsonPlusSerializer) and is_plain(metadata):
+        if type(self._serde) in _TRANSPARENT and is_plain(metadata):
             return PLAIN_TYPE, encode_plain(metadata)
         return self.encode(metadata)
