@@ -24,7 +24,7 @@ from lgkv.checkpoints.types import (
     ThreadInfo,
     decode_payload,
 )
-from lgkv.codec import EMPTY, Codec
+from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.connection import Connection
 from lgkv.env import Snapshot
 from lgkv.errors import InvalidInputError
@@ -300,23 +300,26 @@ class Checkpoints:
         for name in channels:
             history[name] = {"writes": [self._decode_write(write) for write in writes[name]]}
             if name in seeds:
-                history[name]["seed"] = self._codec.decode(seeds[name])
+                history[name]["seed"] = self._value(seeds[name])
         return history
 
+    def _value(self, payload: Payload) -> Any:
+        return decode_payload(self._codec, payload)
+
     def _metadata(self, head: rec.Head) -> dict[str, Any]:
-        metadata = decode_payload(self._codec, head.metadata)
+        metadata = self._value(head.metadata)
         return metadata if isinstance(metadata, dict) else {}
 
     def _decode_write(self, write: rec.Write) -> tuple[str, str, Any]:
-        return write.task_id, write.channel, self._codec.decode(write.payload)
+        return write.task_id, write.channel, self._value(write.payload)
 
     def _decode(self, found: reading.Found) -> StoredCheckpoint:
-        state = decode_payload(self._codec, found.head.state)
+        state = self._value(found.head.state)
         checkpoint = {
             **state,
             "id": found.head.id,
             "channel_versions": found.versions,
-            "channel_values": {name: self._codec.decode(p) for name, p in found.values.items()},
+            "channel_values": {name: self._value(raw) for name, raw in found.values.items()},
         }
         return StoredCheckpoint(
             found.place.thread_id,
