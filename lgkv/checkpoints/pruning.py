@@ -43,7 +43,8 @@ def prune_thread(thread: ThreadEdit, keep: Keep) -> int:
         heads = sorted(thread.heads(namespace), key=lambda head: head.id, reverse=True)
         kept = keep.choose(heads)
         dropped += len(heads) - len(kept)
-        _retain(thread, namespace, heads, kept)
+        if len(kept) < len(heads) or thread.heads(namespace, Kind.CARRIER):
+            _retain(thread, namespace, heads, kept)
     return dropped
 
 
@@ -54,17 +55,19 @@ def drop_checkpoints(thread: ThreadEdit, namespace: int, ids: Iterable[str]) -> 
             head = thread.head(namespace, checkpoint_id, kind)
             if head is not None:
                 thread.drop(namespace, head, kind)
-    _free_versions(thread, namespace)
+    heads = thread.heads(namespace)
+    _retain(thread, namespace, heads, heads)
 
 
 def _retain(
     thread: ThreadEdit, namespace: int, heads: list[rec.Head], kept: list[rec.Head]
 ) -> None:
+    """Drop the checkpoints that are not `kept`, but for what `kept` is rebuilt from."""
     carriers = {head.id: head for head in thread.heads(namespace, Kind.CARRIER)}
-    if len(kept) == len(heads) and not carriers:
-        return
     by_id = {head.id: head for head in heads} | carriers
-    needed = _ancestors_needed(kept, by_id, _stored_in(thread, namespace))
+    stored = _stored_in(thread, namespace)
+    rebuilt = _rebuilt_channels(by_id, stored)
+    needed = _ancestors_needed(kept, by_id, rebuilt, stored)
     staying = {head.id for head in kept}
     for head in heads:
         if head.id in staying:
@@ -76,7 +79,7 @@ def _retain(
     for head in carriers.values():
         if head.id not in needed:
             thread.drop(namespace, head, Kind.CARRIER)
-    _free_versions(thread, namespace)
+    _free_versions(thread, namespace, {c for head in kept for c in rebuilt[head.id]})
 
 
 def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[rec.Head, int], bool]:
@@ -93,13 +96,35 @@ def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[rec.Head, int], 
     return stored
 
 
+def _rebuilt_channels(
+    by_id: dict[str, rec.Head], stored: Callable[[rec.Head, int], bool]
+) -> dict[str, set[int]]:
+    """Return, by checkpoint, the channels that are rebuilt from its ancestors.
+
+    They are those that its metadata counts, and those that are as they were in a parent of
+    which this is true: a graph that has another type for the channel by now, or does not
+    have it, counts it no more.
+    """
+    rebuilt: dict[str, set[int]] = {}
+    for head in sorted(by_id.values(), key=lambda head: head.id):  # parents first
+        channels = set(head.delta)
+        if head.parent_id in rebuilt:
+            unchanged = set(head.versions) & set(by_id[head.parent_id].versions)
+            channels |= rebuilt[head.parent_id] & {channel for channel, _ in unchanged}
+        rebuilt[head.id] = {channel for channel in channels if not stored(head, channel)}
+    return rebuilt
+
+
 def _ancestors_needed(
-    kept: list[rec.Head], by_id: dict[str, rec.Head], stored: Callable[[rec.Head, int], bool]
+    kept: list[rec.Head],
+    by_id: dict[str, rec.Head],
+    rebuilt: dict[str, set[int]],
+    stored: Callable[[rec.Head, int], bool],
 ) -> set[str]:
     """Return the ids of the ancestors from which channels of `kept` are rebuilt."""
     needed: set[str] = set()
     for head in kept:
-        wanted = {channel for channel in head.delta if not stored(head, channel)}
+        wanted = rebuilt[head.id]
         parent, seen = head.parent_id, {head.id}
         while wanted and parent is not None and parent in by_id and parent not in seen:
             needed.add(parent)
@@ -110,11 +135,14 @@ def _ancestors_needed(
     return needed
 
 
-def _free_versions(thread: ThreadEdit, namespace: int) -> None:
-    """Delete the values that no remaining checkpoint of the namespace uses."""
-    heads = thread.heads(namespace)
-    used = {key for head in heads for key in _version_keys(thread, namespace, head.versions)}
-    rebuilt = {channel for head in heads for channel in head.delta}
+def _free_versions(thread: ThreadEdit, namespace: int, rebuilt: set[int]) -> None:
+    """Delete the values that no remaining checkpoint of the namespace uses.
+
+    Of carriers the values of the channels in `rebuilt` are used.
+    """
+    used: set[bytes] = set()
+    for head in thread.heads(namespace):
+        used.update(_version_keys(thread, namespace, head.versions))
     for head in thread.heads(namespace, Kind.CARRIER):
         carried = [(channel, version) for channel, version in head.versions if channel in rebuilt]
         used.update(_version_keys(thread, namespace, carried))
