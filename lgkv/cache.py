@@ -67,7 +67,8 @@ class Cache:
         self, namespace: tuple[str, ...], key: str, value: Any, *, ttl_seconds: float | None = None
     ) -> None:
         """Store plain data, which ends after `ttl_seconds`, or never."""
-        self.set_many({(namespace, key): ((PLAIN, encode_plain(value)), ttl_seconds)})
+        full_key = _check_key((namespace, key))
+        self.set_many({full_key: ((PLAIN, encode_plain(value)), ttl_seconds)})
 
     def delete(self, namespace: tuple[str, ...], key: str) -> None:
         """Delete an entry, if it is there."""

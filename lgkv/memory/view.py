@@ -118,7 +118,8 @@ class MemoryView:
         """
         check_namespace(prefix)
         check_page(limit, offset)
-        keeps = compile_filter(filter) if filter else None
+        test = compile_filter(filter)
+        keeps = test if filter else None
         query = None if vector is None else check_vector(vector, "the query vector")
         if query is not None:
             check_dims(read_settings(self._snapshot), query.size)
