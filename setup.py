@@ -1,4 +1,4 @@
-"""Build the Cython extension; everything else is in pyproject.toml."""
+"""Build the Cython extensions; everything else is in pyproject.toml."""
 
 import sys
 
@@ -9,7 +9,10 @@ COMPILE_ARGS = ["/O2", "/W3"] if sys.platform == "win32" else ["-O2", "-Wall", "
 
 setup(
     ext_modules=cythonize(
-        [Extension("lgkv._native", ["ext/_native.pyx"], extra_compile_args=COMPILE_ARGS)],
+        [
+            Extension(f"lgkv.{name}", [f"ext/{name}.pyx"], extra_compile_args=COMPILE_ARGS)
+            for name in ("_native", "_shadow")
+        ],
         build_dir="build/cython",
         language_level=3,
     ),

@@ -14,6 +14,7 @@ import weakref
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
+from lgkv.codec.shelf import Shelf
 from lgkv.datafile import FileId, file_id
 from lgkv.env import Environment, Options, Snapshot, prepare
 from lgkv.errors import ClosedError, InvalidInputError
@@ -33,6 +34,7 @@ class _Shared:
     def __init__(self, path: str, identity: FileId, options: Options) -> None:
         self.env = Environment(path, identity, options)
         self.writer = Writer(self.env)
+        self.shelf = Shelf(options.cache_bytes)
         self.handles = 0
 
     def close(self) -> None:
@@ -95,6 +97,7 @@ class _Registry:
         for shared in self.open.values():
             shared.env.after_fork_in_child()
             shared.writer.after_fork_in_child()
+            shared.shelf.after_fork_in_child()
 
 
 _registry: Final = _Registry()
@@ -140,6 +143,11 @@ class Connection:
     def options(self) -> Options:
         """What the file was opened with."""
         return self._shared.env.options
+
+    @property
+    def shelf(self) -> Shelf:
+        """What memory holds of stored elements."""
+        return self._shared.shelf
 
     @property
     def closed(self) -> bool:

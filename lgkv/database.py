@@ -195,6 +195,7 @@ def open(
     interval_ms: int = 50,
     map_size_bytes: int | None = None,
     lock_timeout_s: float = 30.0,
+    cache_bytes: int = 64 << 20,
 ) -> Database:
     """Open the `.lgkv` file at `path`.
 
@@ -202,7 +203,8 @@ def open(
     `durability` "full" a write that returned survives a crash and a power cut; "interval"
     allows it to reach the disk up to `interval_ms` later. `map_size_bytes` bounds the file's
     size (None: as large as the platform allows). A writer waits for others up to
-    `lock_timeout_s`.
+    `lock_timeout_s`. `cache_bytes` bounds what memory holds of stored channel values, to find
+    what is new in a value and to give copies of it without decoding; 0 holds nothing.
 
     A file that this process has open already is shared, and must be opened with the same
     options. Beside the file lies LMDB's `-lock` file, which holds no data.
@@ -220,5 +222,6 @@ def open(
         interval_ms=interval_ms,
         map_size_bytes=map_size_bytes,
         lock_timeout_s=lock_timeout_s,
+        cache_bytes=cache_bytes,
     )
     return Database(connect(path, mode, options))

@@ -56,6 +56,7 @@ class Options:
     interval_ms: int = 50
     map_size_bytes: int | None = None
     lock_timeout_s: float = 30.0
+    cache_bytes: int = 64 << 20
 
 
 class Environment:

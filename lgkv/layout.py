@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MAGIC: Final = "lgkv"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 KNOWN_FEATURES: Final = 0
 """The feature flags that this version understands; a file with another is refused."""
 
@@ -80,6 +80,7 @@ class Kind(enum.IntEnum):
     WRITES = 0x21
     VERSION = 0x22
     CARRIER = 0x23
+    PIECE = 0x24
     # MEMORY: kind, ...
     NODE = 0x30
     NODE_PATH = 0x31

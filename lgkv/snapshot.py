@@ -109,6 +109,18 @@ class Snapshot:
         cursor = self._txn.cursor(self._databases[table])
         return bool(cursor.set_range(prefix)) and bytes(cursor.key()[: len(prefix)]) == prefix
 
+    def at_or_before(self, table: Table, prefix: bytes, key: bytes) -> bytes | None:
+        """Return `key` if it is there, else the greatest key below it with `prefix`, or None."""
+        cursor = self._txn.cursor(self._databases[table])
+        if cursor.set_range(key):
+            if bytes(cursor.key()) == key:
+                return key
+            found = cursor.prev()
+        else:
+            found = cursor.last()
+        below = bytes(cursor.key()) if found else b""
+        return below if below.startswith(prefix) else None
+
     def scan(
         self,
         table: Table,

@@ -46,6 +46,8 @@ class Change(Generic[T]):
     """What one call wants written: `apply` may run again, and must depend on the batch alone."""
 
     apply: Callable[[Batch], T]
+    committed: Callable[[T], None] | None = None
+    """Called with the result once it is durable; must be short, and must not fail."""
 
 
 class Batch(Snapshot):
@@ -292,6 +294,8 @@ class Writer:
         self.figures.changes += len(done)
         self.figures.failed_changes += len(failed)
         for pending, result in done:
+            if pending.change.committed is not None:
+                pending.change.committed(result)
             pending.future.set_result(result)
         for pending, reason in failed:
             pending.future.set_exception(

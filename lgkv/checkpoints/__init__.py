@@ -15,6 +15,7 @@ from typing import Any, Final
 from lgkv import filters
 from lgkv.checkpoints import reading, upkeep
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues, Planned
 from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.types import (
     PLAIN_TYPE,
@@ -24,7 +25,8 @@ from lgkv.checkpoints.types import (
     ThreadInfo,
     decode_payload,
 )
-from lgkv.codec import EMPTY, Codec, Payload
+from lgkv.checkpoints.values import BaseMovedError, StoredVersion
+from lgkv.codec import Codec, Payload
 from lgkv.connection import Connection
 from lgkv.env import Snapshot
 from lgkv.errors import InvalidInputError
@@ -56,6 +58,7 @@ class Checkpoints:
     def __init__(self, connection: Connection, codec: Codec | None = None) -> None:
         self._connection = connection
         self._codec = codec or PlainCodec()
+        self._values = ChannelValues(connection, self._codec)
 
     def with_codec(self, codec: Codec) -> Checkpoints:
         """Return the same checkpoints, read and written through another codec."""
@@ -83,16 +86,21 @@ class Checkpoints:
             InvalidInputError: A part is missing, is of the wrong type or cannot be encoded;
                 nothing is stored then.
         """
-        self._connection.commit(
-            self.put_change(
-                thread_id,
-                checkpoint,
-                namespace=namespace,
-                parent_id=parent_id,
-                metadata=metadata,
-                new_versions=new_versions,
-            )
-        )
+        while True:
+            try:
+                self._connection.commit(
+                    self.put_change(
+                        thread_id,
+                        checkpoint,
+                        namespace=namespace,
+                        parent_id=parent_id,
+                        metadata=metadata,
+                        new_versions=new_versions,
+                    )
+                )
+            except BaseMovedError:  # somebody pruned or wrote the parent's version meanwhile
+                continue
+            return
 
     def put_change(
         self,
@@ -103,8 +111,8 @@ class Checkpoints:
         parent_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         new_versions: Mapping[str, rec.Version] | None = None,
-    ) -> Change[None]:
-        """Prepare `put`."""
+    ) -> Change[Any]:
+        """Prepare `put`. The change fails with BaseMovedError if it has to be prepared anew."""
         _check_texts(thread_id=thread_id, namespace=namespace, checkpoint_id=checkpoint.get("id"))
         if parent_id is not None:
             _check_texts(parent_id=parent_id)
@@ -114,9 +122,7 @@ class Checkpoints:
         channels = state.pop("channel_values", None) or {}
         versions = _checked_versions(state.pop("channel_versions", None) or {})
         new = versions if new_versions is None else _checked_versions(new_versions)
-        encoded = {
-            name: self._codec.encode(channels[name]) if name in channels else EMPTY for name in new
-        }
+        planned = self._plan(thread_id, namespace, parent_id, channels, new)
         run_id = metadata.get(RUN_ID)
         delta = metadata.get(DELTA_COUNTERS)
         delta_names = (
@@ -125,13 +131,14 @@ class Checkpoints:
         stored_metadata = self._codec.encode_metadata(metadata)
         stored_state = self._codec.encode_metadata(state)
 
-        def apply(batch: Batch) -> None:
+        def apply(batch: Batch) -> tuple[int, dict[str, StoredVersion]]:
             thread = ThreadEdit.find_or_add(batch, thread_id)
             space = thread.namespace(namespace)
             numbers = thread.channels([*versions, *new])
-            for name, payload in encoded.items():
-                key = rec.version_key(thread.number, space, numbers[name], new[name])
-                thread.put(key, rec.pack_payload(payload))
+            stored = {
+                name: self._values.store(thread, space, numbers[name], new[name], plan)
+                for name, plan in planned.items()
+            }
             now = now_us()
             head = rec.Head(
                 checkpoint_id,
@@ -146,8 +153,31 @@ class Checkpoints:
             thread.put_head(space, head)
             thread.record.updated_us = now
             thread.save()
+            return thread.number, stored
 
-        return Change(apply)
+        def adopt(result: tuple[int, dict[str, StoredVersion]]) -> None:
+            number, stored = result
+            for name, plan in planned.items():
+                self._values.adopt(number, plan, stored[name])
+
+        return Change(apply, adopt)
+
+    def _plan(
+        self,
+        thread_id: str,
+        namespace: str,
+        parent_id: str | None,
+        channels: Mapping[str, Any],
+        new: Mapping[str, rec.Version],
+    ) -> dict[str, Planned]:
+        """Return how to store the new values, against those of the parent checkpoint."""
+        filled = {name: channels[name] for name in new if name in channels}
+        bases: Bases = (0, {})
+        if parent_id is not None and filled:
+            with self._connection.snapshot() as snapshot:
+                bases = reading.bases(snapshot, thread_id, namespace, parent_id, filled)
+        planned = self._values.plan(bases, filled)
+        return {name: planned.get(name, NOTHING) for name in new}
 
     def put_writes(
         self,
@@ -215,7 +245,9 @@ class Checkpoints:
         """Return a checkpoint, the newest of the namespace if no id is given, or None."""
         _check_texts(thread_id=thread_id, namespace=namespace)
         with self._connection.snapshot() as snapshot:
-            found = reading.find(snapshot, thread_id, namespace, checkpoint_id)
+            found = reading.find(
+                snapshot, thread_id, namespace, checkpoint_id, self._values.fetch
+            )
         return None if found is None else self._decode(found)
 
     def list(
@@ -268,7 +300,11 @@ class Checkpoints:
         for place, head in heads:
             with self._connection.snapshot() as snapshot:
                 current = reading.read_head(snapshot, place, head.id, Kind.CHECKPOINT)
-                found = None if current is None else reading.load(snapshot, place, current)
+                found = (
+                    None
+                    if current is None
+                    else reading.load(snapshot, place, current, self._values.fetch)
+                )
             if found is not None:  # else it was deleted since its page was read
                 yield self._decode(found)
 
@@ -294,13 +330,13 @@ class Checkpoints:
         """
         with self._connection.snapshot() as snapshot:
             writes, seeds = reading.load_history(
-                snapshot, thread_id, namespace, checkpoint_id, [*channels]
+                snapshot, thread_id, namespace, checkpoint_id, [*channels], self._values.fetch
             )
         history: dict[str, dict[str, Any]] = {}
         for name in channels:
             history[name] = {"writes": [self._decode_write(write) for write in writes[name]]}
             if name in seeds:
-                history[name]["seed"] = self._value(seeds[name])
+                history[name]["seed"] = self._values.decode(seeds[name])
         return history
 
     def _value(self, payload: Payload) -> Any:
@@ -319,7 +355,9 @@ class Checkpoints:
             **state,
             "id": found.head.id,
             "channel_versions": found.versions,
-            "channel_values": {name: self._value(raw) for name, raw in found.values.items()},
+            "channel_values": {
+                name: self._values.decode(value) for name, value in found.values.items()
+            },
         }
         return StoredCheckpoint(
             found.place.thread_id,

@@ -7,12 +7,14 @@ such an ancestor is pruned it stays as a *carrier*, which no listing shows.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints import values
 from lgkv.checkpoints.thread import ThreadEdit, namespace_numbers
-from lgkv.codec import EMPTY
+from lgkv.codec.plan import Form
 from lgkv.layout import Kind, Table
 
 __all__ = ["Keep", "drop_checkpoints", "prune_thread"]
@@ -88,9 +90,10 @@ def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[rec.Head, int], 
     def stored(head: rec.Head, channel: int) -> bool:
         for number, version in head.versions:
             if number == channel:
-                key = rec.version_key(thread.number, namespace, channel, version)
-                body = thread.batch.get(Table.THREADS, key)
-                return body is not None and rec.unpack_payload(key, body)[0] != EMPTY[0]
+                found = values.read_version(
+                    thread.batch, thread.number, namespace, channel, version
+                )
+                return found is not None and found.form is not Form.EMPTY
         return False
 
     return stored
@@ -147,9 +150,15 @@ def _free_versions(thread: ThreadEdit, namespace: int, rebuilt: set[int]) -> Non
         carried = [(channel, version) for channel, version in head.versions if channel in rebuilt]
         used.update(_version_keys(thread, namespace, carried))
     prefix = rec.checkpoints_prefix(thread.number, namespace, Kind.VERSION)
-    for key in list(thread.batch.keys(Table.THREADS, prefix)):
+    dropped: dict[int, list[values.StoredVersion]] = defaultdict(list)
+    staying: dict[int, list[values.StoredVersion]] = defaultdict(list)
+    for key, body in list(thread.batch.scan(Table.THREADS, prefix)):
+        channel = rec.channel_in_key(key, len(prefix))
+        (staying if key in used else dropped)[channel].append(values.unpack_stored(key, body))
         if key not in used:
             thread.delete(key)
+    for channel, versions in dropped.items():
+        values.free_pieces(thread, versions, staying[channel])
 
 
 def _version_keys(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -14,7 +14,9 @@ from lgkv.checkpoints.thread import (
     namespace_number,
     namespace_numbers,
 )
-from lgkv.codec import EMPTY, Payload
+from lgkv.checkpoints.channels import Fetched
+from lgkv.checkpoints.values import StoredVersion, read_version
+from lgkv.codec.plan import Form
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import TAG_BYTES, TAG_UUID, encode_text, pack_id
@@ -42,6 +44,8 @@ PAGE: Final = 64
 _RECENT: Final = bytes((Kind.RECENT,))
 
 Snapshots = Callable[[], Snapshot]
+Fetch = Callable[[Snapshot, int, StoredVersion], Fetched]
+"""Reads what decoding a value will need."""
 
 
 class Place(NamedTuple):
@@ -60,7 +64,7 @@ class Found:
     place: Place
     head: rec.Head
     versions: dict[str, rec.Version]
-    values: dict[str, Payload]
+    values: dict[str, Fetched]
     writes: list[rec.Write]
 
 
@@ -87,7 +91,7 @@ def newest_head(snapshot: Snapshot, place: Place) -> rec.Head | None:
 
 
 def find(
-    snapshot: Snapshot, thread_id: str, namespace: str, checkpoint_id: str | None
+    snapshot: Snapshot, thread_id: str, namespace: str, checkpoint_id: str | None, fetch: Fetch
 ) -> Found | None:
     """Return one checkpoint, the newest of the namespace if no id is given."""
     place = place_of(snapshot, thread_id, namespace)
@@ -97,27 +101,49 @@ def find(
         head = newest_head(snapshot, place)
     else:
         head = read_head(snapshot, place, checkpoint_id, Kind.CHECKPOINT)
-    return None if head is None else load(snapshot, place, head)
+    return None if head is None else load(snapshot, place, head, fetch)
 
 
-def load(snapshot: Snapshot, place: Place, head: rec.Head) -> Found:
+def load(snapshot: Snapshot, place: Place, head: rec.Head, fetch: Fetch) -> Found:
     """Return the checkpoint of `head` with its values and pending writes."""
     names = channel_names(snapshot, place.thread)
     versions, values = {}, {}
     for channel, version in head.versions:
         name = names[channel]
         versions[name] = version
-        payload = _value(snapshot, place, channel, version)
-        if payload is not None:
-            values[name] = payload
+        value = _value(snapshot, place, channel, version, fetch)
+        if value is not None:
+            values[name] = value
     return Found(place, head, versions, values, writes_of(snapshot, place, head.id))
 
 
-def _value(snapshot: Snapshot, place: Place, channel: int, version: rec.Version) -> Payload | None:
-    key = rec.version_key(place.thread, place.namespace, channel, version)
-    body = snapshot.get(Table.THREADS, key)
-    payload = None if body is None else rec.unpack_payload(key, body)
-    return None if payload is None or payload[0] == EMPTY[0] else payload
+def _value(
+    snapshot: Snapshot, place: Place, channel: int, version: rec.Version, fetch: Fetch
+) -> Fetched | None:
+    stored = read_version(snapshot, place.thread, place.namespace, channel, version)
+    if stored is None or stored.form is Form.EMPTY:
+        return None
+    return fetch(snapshot, place.thread, stored)
+
+
+def bases(
+    snapshot: Snapshot, thread_id: str, namespace: str, parent_id: str, names: Iterable[str]
+) -> tuple[int, dict[str, tuple[rec.Version, StoredVersion]]]:
+    """Return the thread's number, and by channel the version that its parent checkpoint has."""
+    place = place_of(snapshot, thread_id, namespace)
+    head = None if place is None else read_head(snapshot, place, parent_id, Kind.CHECKPOINT)
+    if place is None or head is None:
+        return 0, {}
+    versions, found = dict(head.versions), {}
+    numbers = {name: at for at, name in enumerate(channel_names(snapshot, place.thread))}
+    for name in names:
+        number = numbers.get(name, -1)
+        if number in versions:
+            version = versions[number]
+            stored = read_version(snapshot, place.thread, place.namespace, number, version)
+            if stored is not None and stored.form in (Form.OPAQUE, Form.LIST, Form.DICT):
+                found[name] = version, stored
+    return place.thread, found
 
 
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:
@@ -275,7 +301,8 @@ def load_history(
     namespace: str,
     checkpoint_id: str | None,
     channels: list[str],
-) -> tuple[dict[str, list[rec.Write]], dict[str, Payload]]:
+    fetch: Fetch,
+) -> tuple[dict[str, list[rec.Write]], dict[str, Fetched]]:
     """Return, by channel, the writes since the seed, oldest first, and the seed if there is one.
 
     The walk begins at the parent of the checkpoint and follows parents, through carriers
@@ -283,7 +310,7 @@ def load_history(
     writes are in.
     """
     writes: dict[str, list[rec.Write]] = {name: [] for name in channels}
-    seeds: dict[str, Payload] = {}
+    seeds: dict[str, Fetched] = {}
     place = place_of(snapshot, thread_id, namespace)
     target = None if place is None else _target(snapshot, place, checkpoint_id)
     if place is None or target is None:
@@ -305,7 +332,7 @@ def load_history(
             number = numbers.get(name)
             if number is None or number not in versions:
                 continue
-            seed = _value(snapshot, place, number, versions[number])
+            seed = _value(snapshot, place, number, versions[number], fetch)
             if seed is not None:
                 seeds[name] = seed
                 remaining.discard(name)

@@ -19,6 +19,7 @@ from lgkv.keys import (
     pack_uint,
     pack_version,
     unpack_id,
+    unpack_uint,
 )
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 
@@ -81,11 +82,20 @@ def task_key(thread: int, namespace: int, checkpoint_id: str, task_id: str) -> b
 
 def version_key(thread: int, namespace: int, channel: int, version: Version) -> bytes:
     """Return the key of a channel's value at a version."""
-    return (
-        checkpoints_prefix(thread, namespace, Kind.VERSION)
-        + pack_uint(channel)
-        + pack_version(version)
-    )
+    return versions_prefix(thread, namespace, channel) + pack_version(version)
+
+
+def versions_prefix(thread: int, namespace: int, channel: int) -> bytes:
+    """Return the prefix of the versions of a channel."""
+    return checkpoints_prefix(thread, namespace, Kind.VERSION) + pack_uint(channel)
+
+
+def channel_in_key(key: bytes, start: int) -> int:
+    """Return the channel number at `start` of a version's key."""
+    try:
+        return unpack_uint(key, start)[0]
+    except ValueError as error:
+        raise CorruptionError(Table.THREADS.label, key, str(error)) from None
 
 
 def recent_key(checkpoint_id: str, thread: int, namespace: int) -> bytes:

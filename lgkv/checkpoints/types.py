@@ -62,6 +62,11 @@ class ThreadInfo:
 class PlainCodec:
     """Values as CBOR, for use without LangGraph."""
 
+    models = None
+    """Not compositional: a list is stored whole."""
+
+    signature = PLAIN_TYPE
+
     def encode(self, value: Any) -> Payload:
         """Return `value` as a payload; InvalidInputError if it is not plain data."""
         return PLAIN_TYPE, encode_plain(value)

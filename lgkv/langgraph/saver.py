@@ -26,6 +26,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
 from lgkv.checkpoints import Checkpoints, StoredCheckpoint, upkeep
+from lgkv.checkpoints.values import BaseMovedError
 from lgkv.database import Database
 from lgkv.errors import InvalidInputError
 from lgkv.langgraph._opening import Opening
@@ -146,7 +147,12 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint whose parent is the id in `config`; return its own config."""
-        self._commit(self._put_change(config, checkpoint, metadata, new_versions))
+        while True:
+            try:
+                self._commit(self._put_change(config, checkpoint, metadata, new_versions))
+            except BaseMovedError:
+                continue
+            break
         return _config(_thread_id(config), _namespace(config), checkpoint["id"])
 
     def put_writes(
@@ -182,7 +188,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         """Delete old checkpoints; see `lgkv.checkpoints.Checkpoints.prune`."""
         self._commit(upkeep.prune(thread_ids, strategy, keep_last, older_than))
 
-    def _commit(self, change: Change[None]) -> None:
+    def _commit(self, change: Change[Any]) -> None:
         self._db.commit(change)
 
     def _put_change(
@@ -191,7 +197,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-    ) -> Change[None]:
+    ) -> Change[Any]:
         return self._checkpoints.put_change(
             _thread_id(config),
             checkpoint,
@@ -207,7 +213,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         writes: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str,
-    ) -> Change[None]:
+    ) -> Change[Any]:
         return self._checkpoints.put_writes_change(
             _thread_id(config),
             config["configurable"]["checkpoint_id"],
@@ -249,7 +255,12 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Do what `put` does."""
-        await self._submit(self._put_change(config, checkpoint, metadata, new_versions))
+        while True:
+            try:
+                await self._submit(self._put_change(config, checkpoint, metadata, new_versions))
+            except BaseMovedError:
+                continue
+            break
         return _config(_thread_id(config), _namespace(config), checkpoint["id"])
 
     async def aput_writes(
@@ -285,7 +296,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         """Do what `prune` does."""
         await self._submit(upkeep.prune(thread_ids, strategy, keep_last, older_than))
 
-    async def _submit(self, change: Change[None]) -> None:
+    async def _submit(self, change: Change[Any]) -> None:
         await asyncio.wrap_future(self._db.submit(change))
 
     # --- versions ---

@@ -8,9 +8,11 @@ LangGraph's own strict mode gives a dict instead, which fails later and elsewher
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, Final
 
+from langchain_core import messages
+from langchain_core.documents import Document
 from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -91,14 +93,52 @@ _TRANSPARENT: Final = (JsonPlusSerializer, StrictSerializer)
 """The serialisers that are known to hide nothing."""
 
 
+_MODELS: Final = frozenset(
+    {
+        messages.AIMessage,
+        messages.AIMessageChunk,
+        messages.ChatMessage,
+        messages.ChatMessageChunk,
+        messages.FunctionMessage,
+        messages.FunctionMessageChunk,
+        messages.HumanMessage,
+        messages.HumanMessageChunk,
+        messages.RemoveMessage,
+        messages.SystemMessage,
+        messages.SystemMessageChunk,
+        messages.ToolMessage,
+        messages.ToolMessageChunk,
+        Document,
+    }
+)
+"""Models of LangChain's: their serialised form is a function of their fields and extra fields."""
+
+
+def _composition(serde: SerializerProtocol) -> tuple[frozenset[type] | None, Hashable]:
+    """Return the models of a serialiser that is compositional, and what tells it apart.
+
+    LangGraph's own is: a list is a MessagePack array of its elements. What it rebuilds
+    depends on the types that it allows.
+    """
+    kind = type(serde)
+    if kind not in _TRANSPARENT or getattr(serde, "_custom_unpack_ext_hook", True):
+        return None, None
+    allowed = getattr(serde, "_allowed_msgpack_modules", None)
+    return _MODELS, (kind, frozenset(allowed) if isinstance(allowed, set) else allowed)
+
+
 class SerdeCodec:
     """A codec that is a LangGraph serialiser."""
 
-    __slots__ = ("_serde",)
+    __slots__ = ("_serde", "models", "signature")
+
+    models: frozenset[type] | None
+    signature: Hashable
 
     def __init__(self, serde: SerializerProtocol) -> None:
         # A serialiser that has `dumps` and `loads` only may be set on a saver afterwards.
         self._serde = serde if hasattr(serde, "dumps_typed") else maybe_add_typed_methods(serde)
+        self.models, self.signature = _composition(self._serde)
 
     def encode(self, value: Any) -> Payload:
         """Return `value` as the serialiser's payload; InvalidInputError if it has none."""

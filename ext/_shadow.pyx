@@ -1,0 +1,532 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
+"""The hot loops of versioned channels: is a value what it was, and a fresh copy of it.
+
+A *node* is the structure of a value with references to its immutable leaves. It serves as
+the shadow that a live value is compared with, and as the template that a fresh value is
+cloned from. `lgkv/codec/reference.py` has the same functions in Python.
+
+Structural are None, bool, int, float, str and bytes (exactly these types), lists, tuples,
+dicts with str keys, and the model classes that the caller names. A tuple is as a list here:
+a serialiser stores both alike, and a list comes back. Anything else has no node.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport uint64_t
+from libc.string cimport memcmp
+
+cdef extern from "Python.h":
+    int PyGC_Disable()
+    int PyGC_Enable()
+    double PyFloat_AS_DOUBLE(object number)
+
+cdef enum:
+    LEAF = 0
+    FLOAT = 1
+    LIST = 2
+    DICT = 3
+    MODEL = 4
+    RAW = 5
+
+cdef enum:
+    MAX_DEPTH = 100
+    NODE_BYTES = 96
+
+cdef object _set = object.__setattr__
+
+
+@cython.no_gc
+@cython.final
+cdef class Node:
+    """A value's structure. `weight` is about how many bytes it holds in memory.
+
+    No cycle can be made of nodes and leaves, so the collector need not see them.
+    """
+
+    cdef int kind
+    cdef readonly Py_ssize_t weight
+    cdef readonly bint decoded  # made of a decoded value: a clone equals a fresh decode
+    cdef object leaf        # LEAF, FLOAT: the value; MODEL: the class; RAW: its bytes
+    cdef tuple keys         # DICT: the keys
+    cdef tuple children     # LIST, DICT: the nodes
+    cdef Node fields        # MODEL: the instance's __dict__
+    cdef Node extra         # MODEL: its extra fields, or None
+    cdef object names_set   # MODEL: its set fields
+
+    @property
+    def raw(self):
+        """The serialised bytes of a value without structure, else None."""
+        return self.leaf if self.kind == RAW else None
+
+
+def raw_node(bytes data) -> Node:
+    """Return the node of a value that is known by its serialised bytes alone."""
+    cdef Node node = Node.__new__(Node)
+    node.kind = RAW
+    node.leaf = data
+    node.weight = NODE_BYTES + PyBytes_GET_SIZE(data)
+    return node
+
+
+def build(value, models, bint decoded) -> Node | None:
+    """Return the node of *value*, or None if a part of it has none.
+
+    *models* is a frozenset of pydantic model classes whose serialised form is a function of
+    their fields and extra fields. *decoded* says that the value was just decoded.
+    """
+    cdef Node node = _build(value, models, 0, True)
+    if node is not None:
+        node.decoded = decoded
+    return node
+
+
+def value_key(value):
+    """Return what a value is looked up by among others; equal values have equal keys.
+
+    Of a model its id, else its first field; of a container the key of its first part.
+    """
+    cdef int depth = 0
+    while depth < 4:
+        depth += 1
+        kind = type(value)
+        if kind is str or kind is int or kind is bytes:
+            return value
+        if kind is dict:
+            if type(value.get("id")) is str:
+                return value["id"]
+            if not value:
+                return None
+            value = next(iter(value.values()))
+        elif kind is list or kind is tuple:
+            if not value:
+                return None
+            value = value[0]
+        elif hasattr(kind, "__pydantic_fields__"):
+            value = value.__dict__
+        else:
+            return None
+    return None
+
+
+def node_key(Node node):
+    """Return the `value_key` of the value that *node* was made of."""
+    cdef int depth = 0
+    while depth < 4 and node is not None:
+        depth += 1
+        if node.kind == LEAF:
+            kind = type(node.leaf)
+            return node.leaf if kind is str or kind is int or kind is bytes else None
+        if node.kind == MODEL:
+            node = node.fields
+        elif node.kind == DICT:
+            if "id" in node.keys:
+                child = <Node>node.children[node.keys.index("id")]
+                if child.kind == LEAF and type(child.leaf) is str:
+                    return child.leaf
+            node = <Node>node.children[0] if node.children else None
+        elif node.kind == LIST:
+            node = <Node>node.children[0] if node.children else None
+        else:
+            return None
+    return None
+
+
+cdef Node _build(object value, frozenset models, int depth, bint models_too):
+    cdef object kind = type(value)
+    cdef Node node
+    if value is None or kind is bool or kind is int or kind is bytes or kind is str:
+        node = Node.__new__(Node)
+        node.kind = LEAF
+        node.leaf = value
+        node.weight = NODE_BYTES
+        if kind is str or kind is bytes or kind is int:
+            node.weight += value.__sizeof__()
+        return node
+    if kind is float:
+        node = Node.__new__(Node)
+        node.kind = FLOAT
+        node.leaf = value
+        node.weight = NODE_BYTES + 24
+        return node
+    if depth > MAX_DEPTH:
+        return None
+    if kind is dict:
+        return _build_dict(value, models, depth, models_too)
+    if kind is list or kind is tuple:
+        return _build_list(value, models, depth, models_too)
+    if models_too and kind in models:
+        return _build_model(value, kind, models, depth)
+    return None
+
+
+cdef Node _build_list(object value, frozenset models, int depth, bint models_too):
+    cdef Node node = Node.__new__(Node), child
+    cdef list children = []
+    node.kind = LIST
+    node.weight = NODE_BYTES + 16
+    for item in value:
+        child = _build(item, models, depth + 1, models_too)
+        if child is None:
+            return None
+        node.weight += child.weight + 8
+        children.append(child)
+    node.children = tuple(children)
+    return node
+
+
+cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
+    cdef Node node = Node.__new__(Node), child
+    cdef list children = [], keys = []
+    node.kind = DICT
+    node.weight = NODE_BYTES + 32
+    for key, item in value.items():
+        if type(key) is not str:
+            return None
+        child = _build(item, models, depth + 1, models_too)
+        if child is None:
+            return None
+        node.weight += child.weight + 16
+        keys.append(key)
+        children.append(child)
+    node.keys = tuple(keys)
+    node.children = tuple(children)
+    return node
+
+
+cdef Node _build_model(object value, object kind, frozenset models, int depth):
+    # Inside a model the model's own serialiser sees nested models, so they have no node.
+    cdef Node node = Node.__new__(Node)
+    if value.__pydantic_private__ is not None:
+        return None
+    extra = value.__pydantic_extra__
+    node.kind = MODEL
+    node.leaf = kind
+    node.fields = _build_dict(value.__dict__, models, depth + 1, False)
+    if node.fields is None:
+        return None
+    node.weight = NODE_BYTES + node.fields.weight
+    if extra is not None:
+        if type(extra) is not dict:
+            return None
+        node.extra = _build_dict(extra, models, depth + 1, False)
+        if node.extra is None:
+            return None
+        node.weight += node.extra.weight
+    node.names_set = value.__pydantic_fields_set__
+    return node
+
+
+# --- comparing -------------------------------------------------------------------------------
+
+
+def matches(Node node, value) -> bool:
+    """Whether *value* is stored as the value of *node* was; never true of a raw node."""
+    return _matches(node, value)
+
+
+cdef bint _matches(Node node, object value) except -1:
+    cdef object kind
+    cdef int form = node.kind
+    if form == LEAF:
+        if value is node.leaf:
+            return True
+        kind = type(value)
+        return kind is type(node.leaf) and kind is not bool and value == node.leaf
+    if form == FLOAT:
+        return value is node.leaf or (type(value) is float and _same_bits(value, node.leaf))
+    if form == DICT:
+        return type(value) is dict and _matches_dict(node, <dict>value)
+    if form == LIST:
+        return _matches_list(node, value)
+    if form == MODEL:
+        return type(value) is node.leaf and _matches_model(node, value)
+    return False
+
+
+cdef bint _same_bits(object one, object other):
+    cdef double a = PyFloat_AS_DOUBLE(one), b = PyFloat_AS_DOUBLE(other)
+    return memcmp(&a, &b, sizeof(double)) == 0
+
+
+cdef bint _matches_list(Node node, object value) except -1:
+    cdef Py_ssize_t at, size = PyTuple_GET_SIZE(node.children)
+    cdef object item
+    if type(value) is list:
+        if PyList_GET_SIZE(value) != size:
+            return False
+        for at in range(size):
+            if at >= PyList_GET_SIZE(value):  # a comparison may have run code that shrank it
+                return False
+            item = <object>PyList_GET_ITEM(value, at)
+            if not _matches(<Node>PyTuple_GET_ITEM(node.children, at), item):
+                return False
+        return True
+    if type(value) is not tuple or PyTuple_GET_SIZE(value) != size:
+        return False
+    for at in range(size):
+        item = <object>PyTuple_GET_ITEM(value, at)
+        if not _matches(<Node>PyTuple_GET_ITEM(node.children, at), item):
+            return False
+    return True
+
+
+cdef bint _matches_dict(Node node, dict value) except -1:
+    cdef PyObject *key
+    cdef PyObject *item
+    cdef Py_ssize_t position = 0, at = 0, size = PyTuple_GET_SIZE(node.keys)
+    cdef object wanted
+    if PyDict_Size(value) != size:
+        return False
+    while PyDict_Next(value, &position, &key, &item):
+        if at >= size:
+            return False
+        wanted = <object>PyTuple_GET_ITEM(node.keys, at)
+        if key != <PyObject*>wanted:
+            if type(<object>key) is not str or <object>key != wanted:
+                return False
+        if not _matches(<Node>PyTuple_GET_ITEM(node.children, at), <object>item):
+            return False
+        at += 1
+    return at == size
+
+
+cdef bint _matches_model(Node node, object value) except -1:
+    if not _matches_dict(node.fields, value.__dict__):
+        return False
+    extra = value.__pydantic_extra__
+    if extra is None or node.extra is None:
+        return extra is None and node.extra is None
+    return type(extra) is dict and _matches_dict(node.extra, <dict>extra)
+
+
+def has_hole(list nodes, bint need_decoded) -> bool:
+    """Whether a node is missing, or, if *need_decoded*, cannot be cloned or loaded."""
+    cdef Node node
+    cdef Py_ssize_t at
+    for at in range(PyList_GET_SIZE(nodes)):
+        item = <object>PyList_GET_ITEM(nodes, at)
+        if item is None:
+            return True
+        node = <Node>item
+        if need_decoded and not node.decoded and node.kind != RAW:
+            return True
+    return False
+
+
+def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -> int:
+    """Return how many of *values* from *start* match *nodes* from *at*, one after another.
+
+    A raw node is compared with what *dump* gives for the value.
+    """
+    cdef Py_ssize_t count = 0
+    cdef Node node
+    cdef object value
+    while at + count < PyList_GET_SIZE(nodes) and start + count < PyList_GET_SIZE(values):
+        node = <Node>PyList_GET_ITEM(nodes, at + count)
+        value = <object>PyList_GET_ITEM(values, start + count)
+        if node.kind == RAW:
+            if dump(value) != node.leaf:
+                break
+        elif not _matches(node, value):
+            break
+        count += 1
+    return count
+
+
+# --- cloning ---------------------------------------------------------------------------------
+
+
+def clone(Node node):
+    """Return a fresh value of *node*, which must not be raw."""
+    return _clone(node)
+
+
+MISSING = object()
+"""Marks an element that is still to be cloned."""
+
+
+def clone_rest(list nodes, list given, load) -> list:
+    """Return *given* with fresh values of *nodes* where an element of it is `MISSING`."""
+    cdef int collecting = PyGC_Disable()
+    cdef Py_ssize_t at
+    cdef Node node
+    try:
+        for at in range(len(given)):
+            if given[at] is MISSING:
+                node = <Node>nodes[at]
+                given[at] = load(node.leaf) if node.kind == RAW else _clone(node)
+    finally:
+        if collecting:
+            PyGC_Enable()
+    return given
+
+
+def clone_all(list nodes, load) -> list:
+    """Return fresh values of *nodes*; *load* makes those of raw nodes from their bytes.
+
+    The collector is paused meanwhile: all that is made stays.
+    """
+    cdef int collecting = PyGC_Disable()
+    cdef Py_ssize_t at, size = PyList_GET_SIZE(nodes)
+    cdef list values = []
+    cdef Node node
+    try:
+        for at in range(size):
+            node = <Node>PyList_GET_ITEM(nodes, at)
+            values.append(load(node.leaf) if node.kind == RAW else _clone(node))
+    finally:
+        if collecting:
+            PyGC_Enable()
+    return values
+
+
+cdef object _clone(Node node):
+    cdef int form = node.kind
+    if form == LEAF or form == FLOAT:
+        return node.leaf
+    if form == DICT:
+        return _clone_dict(node)
+    if form == LIST:
+        return _clone_list(node)
+    if form == MODEL:
+        return _clone_model(node)
+    raise ValueError("a raw node has no structure to clone")
+
+
+cdef list _clone_list(Node node):
+    cdef Py_ssize_t at, size = PyTuple_GET_SIZE(node.children)
+    cdef list fresh = PyList_New(size)
+    cdef object item
+    for at in range(size):
+        item = _clone(<Node>PyTuple_GET_ITEM(node.children, at))
+        Py_INCREF(item)
+        PyList_SET_ITEM(fresh, at, item)
+    return fresh
+
+
+cdef dict _clone_dict(Node node):
+    cdef Py_ssize_t at, size = PyTuple_GET_SIZE(node.keys)
+    cdef dict fresh = {}
+    for at in range(size):
+        PyDict_SetItem(
+            fresh,
+            <object>PyTuple_GET_ITEM(node.keys, at),
+            _clone(<Node>PyTuple_GET_ITEM(node.children, at)),
+        )
+    return fresh
+
+
+cdef object _clone_model(Node node):
+    cdef object kind = node.leaf
+    cdef object fresh = kind.__new__(kind)
+    _set(fresh, "__dict__", _clone_dict(node.fields))
+    _set(fresh, "__pydantic_fields_set__", set(node.names_set))
+    _set(fresh, "__pydantic_extra__", None if node.extra is None else _clone_dict(node.extra))
+    _set(fresh, "__pydantic_private__", None)
+    return fresh
+
+
+# --- serialised lists (MessagePack) ----------------------------------------------------------
+
+
+def split_array(bytes data) -> list:
+    """Return the elements of a serialised MessagePack array, each as its own bytes.
+
+    ValueError if *data* is not one whole array. Reads each byte once, whatever it says.
+    """
+    cdef const unsigned char* raw = <const unsigned char*>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data), at, end
+    cdef uint64_t count
+    cdef list parts = []
+    if size < 1:
+        raise ValueError("an empty value is no list")
+    if raw[0] & 0xF0 == 0x90:
+        count, at = raw[0] & 0x0F, 1
+    elif raw[0] == 0xDC and size >= 3:
+        count, at = _big_endian(raw + 1, 2), 3
+    elif raw[0] == 0xDD and size >= 5:
+        count, at = _big_endian(raw + 1, 4), 5
+    else:
+        raise ValueError("the value is not a list")
+    if count > <uint64_t>(size - at):
+        raise ValueError("the list is cut short")
+    while count:
+        end = _skip(raw, at, size)
+        parts.append(data[at:end])
+        at = end
+        count -= 1
+    if at != size:
+        raise ValueError("there are bytes behind the list")
+    return parts
+
+
+cdef uint64_t _big_endian(const unsigned char* raw, int size) noexcept:
+    cdef uint64_t number = 0
+    cdef int at
+    for at in range(size):
+        number = number << 8 | raw[at]
+    return number
+
+
+cdef Py_ssize_t _skip(const unsigned char* raw, Py_ssize_t at, Py_ssize_t size) except -1:
+    """Return where the object at *at* ends. Counts what is still to come instead of recursing."""
+    cdef uint64_t remaining = 1, inside, length
+    cdef unsigned char tag
+    cdef int width
+    while remaining:
+        remaining -= 1
+        if at >= size:
+            raise ValueError("the value is cut short")
+        tag = raw[at]
+        at += 1
+        width, length, inside = 0, 0, 0
+        if tag <= 0x7F or tag >= 0xE0 or tag == 0xC0 or tag == 0xC2 or tag == 0xC3:
+            continue
+        if tag <= 0x8F:
+            inside = 2 * (tag & 0x0F)
+        elif tag <= 0x9F:
+            inside = tag & 0x0F
+        elif tag <= 0xBF:
+            length = tag & 0x1F
+        elif tag == 0xC1:
+            raise ValueError("the value has an unknown type")
+        elif tag == 0xCA or tag == 0xCB:
+            length = 4 << (tag - 0xCA)
+        elif 0xCC <= tag <= 0xD3:
+            length = 1 << (tag & 0x03)
+        elif 0xD4 <= tag <= 0xD8:
+            length = 1 + (1 << (tag - 0xD4))
+        else:
+            width = _count_width(tag)
+            if size - at < width:
+                raise ValueError("the value is cut short")
+            length = _big_endian(raw + at, width)
+            at += width
+            if tag >= 0xDC:
+                inside = length if tag <= 0xDD else 2 * length
+                length = 0
+            elif 0xC7 <= tag <= 0xC9:
+                length += 1
+        if length > <uint64_t>(size - at):
+            raise ValueError("the value is cut short")
+        at += <Py_ssize_t>length
+        remaining += inside
+        if remaining > <uint64_t>(size - at):
+            raise ValueError("the value is cut short")
+    return at
+
+
+cdef int _count_width(unsigned char tag) noexcept:
+    """Return how many bytes give the length or count behind *tag*."""
+    if tag >= 0xDC:
+        return 2 << (tag & 0x01)
+    if tag >= 0xD9:
+        return 1 << (tag - 0xD9)
+    if tag >= 0xC7:
+        return 1 << (tag - 0xC7)
+    return 1 << (tag - 0xC4)

@@ -1,0 +1,312 @@
+"""Channel values between a caller and the file: planned, stored, fetched, decoded.
+
+Planning and decoding happen outside every transaction; what they need of the file is
+fetched in a snapshot first. What memory learns of stored elements goes to the shelf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lgkv._shadow import MISSING, Node, build, clone_all, clone_rest, has_hole, raw_node, split_array
+from lgkv.checkpoints import records as rec
+from lgkv.checkpoints import values
+from lgkv.checkpoints.thread import ThreadEdit
+from lgkv.checkpoints.types import decode_payload
+from lgkv.checkpoints.values import BaseMovedError, Piece, StoredVersion
+from lgkv.codec import EMPTY, Codec, Payload
+from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, plan_value, replay
+from lgkv.connection import Connection
+from lgkv.errors import CorruptionError
+from lgkv.layout import Table
+from lgkv.snapshot import Snapshot
+
+__all__ = ["ChannelValues", "Fetched", "Planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A stored value as read in a snapshot. `pieces` are those that memory does not hold."""
+
+    thread: int
+    stored: StoredVersion
+    payload: Payload = EMPTY
+    nodes: list[Node | None] = field(default_factory=list)
+    entries: dict[str, Node] | None = None
+    pieces: list[Piece] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A new value of a channel, and the stored version that its plan builds on."""
+
+    plan: Plan
+    base: Base | None = None
+    base_version: rec.Version | None = None
+
+
+NOTHING: Final = Planned(Plan(Form.EMPTY))
+"""The plan of a channel that is empty from a version on."""
+
+Bases = tuple[int, dict[str, tuple[rec.Version, StoredVersion]]]
+"""A thread's number, and by channel the stored version that a new value may build on."""
+
+
+class ChannelValues:
+    """The values of channels through one codec."""
+
+    def __init__(self, connection: Connection, codec: Codec) -> None:
+        self._connection, self._codec = connection, codec
+        self._shelf = connection.shelf
+
+    # --- from the caller to the file ---
+
+    def plan(
+        self, bases: Bases, new: Mapping[str, Any]
+    ) -> dict[str, Planned]:
+        """Return how to store new values."""
+        thread, stored = bases
+        planned = {}
+        for name, value in new.items():
+            version, old = stored.get(name, (None, None))
+            known = None if old is None else self._base(thread, old, value)
+            planned[name] = Planned(
+                plan_value(value, known, self._codec, lambda p, o=old: self._is_stored(thread, o, p)),
+                known,
+                version,
+            )
+        return planned
+
+    def _base(self, thread: int, old: StoredVersion, value: Any) -> Base | None:
+        """Return what a value may build on, with the nodes that comparing it needs."""
+        kind = type(value)
+        if old.form is Form.OPAQUE:
+            return Base(old.form, old.stamp, old.extents)
+        if self._codec.models is None:
+            return None
+        if old.form is Form.LIST and kind is list:
+            with self._connection.snapshot() as snapshot:
+                fetched = self._fetch_list(snapshot, thread, old, need_decoded=False)
+            nodes = self._complete(fetched)[0] if fetched.pieces else fetched.nodes
+            return Base(old.form, old.stamp, old.extents, nodes)
+        if old.form is Form.DICT and kind is dict:
+            entries = self._shelf.entries(self._owner(thread), old.extents)
+            if entries is None:
+                with self._connection.snapshot() as snapshot:
+                    fetched = self.fetch(snapshot, thread, old)
+                entries = self._entries_of(fetched, self._replay(fetched))
+            return Base(
+                old.form,
+                old.stamp,
+                old.extents,
+                entries=entries,
+                frame_bytes=old.frame_bytes,
+                log_bytes=old.log_bytes,
+            )
+        return None
+
+    def _is_stored(self, thread: int, old: StoredVersion | None, payload: Payload) -> bool:
+        if old is None:
+            return False
+        with self._connection.snapshot() as snapshot:
+            return values.stored_payload(snapshot, thread, old) == payload
+
+    @staticmethod
+    def store(
+        thread: ThreadEdit, namespace: int, channel: int, version: rec.Version, planned: Planned
+    ) -> StoredVersion:
+        """Store a planned value; BaseMovedError if what it builds on is there no more."""
+        if planned.base is not None and planned.base_version is not None:
+            base = values.read_version(
+                thread.batch, thread.number, namespace, channel, planned.base_version
+            )
+            if base is None or base.stamp != planned.base.stamp:
+                raise BaseMovedError(f"the base of channel {channel} has changed")
+        key = rec.version_key(thread.number, namespace, channel, version)
+        body = thread.batch.get(Table.THREADS, key)
+        stored = values.store_plan(thread, key, planned.plan, planned.base)
+        if body is not None:  # the version was stored before: free what it had for itself
+            old = values.unpack_stored(key, body)
+            prefix = rec.versions_prefix(thread.number, namespace, channel)
+            used = [
+                values.unpack_stored(k, b) for k, b in thread.batch.scan(Table.THREADS, prefix)
+            ]
+            values.free_pieces(thread, [old], used)
+        return stored
+
+    def adopt(self, thread: int, planned: Planned, stored: StoredVersion) -> None:
+        """Remember what was stored, once it is committed."""
+        owner, plan = self._owner(thread), planned.plan
+        if plan.form is Form.DICT and plan.entries is not None:
+            self._shelf.hold_entries(owner, stored.extents, plan.entries)
+        if plan.form is not Form.LIST:
+            return
+        at, position = 0, 0
+        extents = list(stored.extents)
+        for part in plan.parts:
+            if isinstance(part, Fresh):
+                chain, first = _element(extents, position)
+                self._shelf.hold(owner, chain, first, part.nodes)
+            position += part.count
+            at += 1
+
+    # --- from the file to the caller ---
+
+    def fetch(self, snapshot: Snapshot, thread: int, stored: StoredVersion) -> Fetched:
+        """Read what decoding a value will need."""
+        if stored.form is Form.LIST:
+            return self._fetch_list(snapshot, thread, stored, need_decoded=True)
+        if stored.form is Form.DICT:
+            entries = self._shelf.entries(self._owner(thread), stored.extents)
+            if entries is not None and all(node.decoded for node in entries.values()):
+                return Fetched(thread, stored, entries=entries)
+            pieces = values.pieces_of(snapshot, thread, stored.extents)
+            return Fetched(thread, stored, pieces=pieces)
+        return Fetched(thread, stored, payload=values.stored_payload(snapshot, thread, stored))
+
+    def _fetch_list(
+        self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
+    ) -> Fetched:
+        if self._codec.models is None:
+            nodes: list[Node | None] = [None] * sum(extent.count for extent in stored.extents)
+        else:
+            nodes = self._shelf.elements(self._owner(thread), stored.extents)
+        missing = (
+            _missing(stored.extents, nodes, need_decoded=need_decoded)
+            if has_hole(nodes, need_decoded)
+            else []
+        )
+        pieces = values.pieces_of(snapshot, thread, missing)
+        return Fetched(thread, stored, nodes=nodes, pieces=pieces)
+
+    def decode(self, fetched: Fetched) -> Any:
+        """Return a fresh value of what was fetched."""
+        form = fetched.stored.form
+        if form is Form.LIST:
+            if not fetched.pieces:
+                return clone_all(fetched.nodes, self._load)
+            return clone_rest(*self._complete(fetched), self._load)
+        if form is Form.DICT:
+            if fetched.entries is not None:
+                keys = list(fetched.entries)
+                fresh = clone_all([fetched.entries[key] for key in keys], self._load)
+                return dict(zip(keys, fresh, strict=True))
+            value = self._replay(fetched)
+            if self._codec.models is not None:
+                self._entries_of(fetched, value)
+            return value
+        return decode_payload(self._codec, fetched.payload)
+
+    def _load(self, raw: bytes) -> Any:
+        return self._codec.decode((MSGPACK, b"\x91" + raw))[0]
+
+    def _complete(self, fetched: Fetched) -> tuple[list[Any], list[Any]]:
+        """Return the nodes of a list, and its elements where they were decoded just now.
+
+        An element that was not is `MISSING` among the latter. One that a list has twice is
+        given once: every place gets an object of its own.
+        """
+        nodes = list(fetched.nodes)
+        given: list[Any] = [MISSING] * len(nodes)
+        for piece in fetched.pieces:
+            elements = self._elements(fetched.thread, piece)
+            made = self._nodes(piece, elements)
+            if made:
+                self._shelf.hold(self._owner(fetched.thread), piece.chain, piece.first, made)
+            position, used = 0, False
+            for extent in fetched.stored.extents:
+                low = max(extent.first, piece.first)
+                high = min(extent.first + extent.count, piece.first + piece.count)
+                if extent.chain == piece.chain and low < high:
+                    to = slice(position + low - extent.first, position + high - extent.first)
+                    of = slice(low - piece.first, high - piece.first)
+                    if made:
+                        nodes[to] = made[of]
+                    if used:
+                        elements = (
+                            [MISSING] * len(elements)
+                            if made
+                            else self._elements(fetched.thread, piece)
+                        )
+                    given[to] = elements[of]
+                    used = True
+                position += extent.count
+        return nodes, given
+
+    def _elements(self, thread: int, piece: Piece) -> list[Any]:
+        elements = self._codec.decode(piece.payload)
+        if type(elements) is not list or len(elements) != piece.count:
+            key = values.piece_key(thread, piece.chain, piece.first)
+            raise CorruptionError(Table.THREADS.label, key, "a piece has not its elements")
+        return elements
+
+    def _nodes(self, piece: Piece, elements: list[Any]) -> list[Node]:
+        models = self._codec.models
+        if models is None:
+            return []
+        nodes = [build(element, models, True) for element in elements]
+        if None in nodes:
+            raw = split_array(piece.payload[1])
+            nodes = [raw_node(raw[at]) if node is None else node for at, node in enumerate(nodes)]
+        return nodes
+
+    def _replay(self, fetched: Fetched) -> dict[str, Any]:
+        log: list[Any] = []
+        for extent in fetched.stored.extents:
+            for piece in fetched.pieces:
+                if piece.chain == extent.chain:
+                    elements = self._elements(fetched.thread, piece)
+                    low = max(extent.first - piece.first, 0)
+                    high = max(extent.first + extent.count - piece.first, 0)
+                    log.extend(elements[low:high])
+        try:
+            return replay(log)
+        except ValueError as error:
+            key = values.chain_prefix(fetched.thread, fetched.stored.extents[0].chain)
+            raise CorruptionError(Table.THREADS.label, key, str(error)) from None
+
+    def _entries_of(self, fetched: Fetched, value: dict[str, Any]) -> dict[str, Node]:
+        models = self._codec.models or frozenset()
+        entries: dict[str, Node] = {}
+        for key, element in value.items():
+            node = build(element, models, True)
+            entries[key] = (
+                raw_node(split_array(self._codec.encode([element])[1])[0])
+                if node is None
+                else node
+            )
+        self._shelf.hold_entries(self._owner(fetched.thread), fetched.stored.extents, entries)
+        return entries
+
+    def _owner(self, thread: int) -> tuple[int, Any]:
+        return thread, self._codec.signature
+
+
+def _element(extents: list[Extent], position: int) -> tuple[int, int]:
+    """Return chain and number of the element at `position`."""
+    for chain, first, count in extents:
+        if position < count:
+            return chain, first + position
+        position -= count
+    raise IndexError(position)
+
+
+def _missing(
+    extents: tuple[Extent, ...], nodes: list[Node | None], *, need_decoded: bool
+) -> list[Extent]:
+    """Return the runs of elements that memory does not hold in the form that is needed."""
+    missing: list[Extent] = []
+    position = 0
+    for chain, first, count in extents:
+        wanted = [
+            at
+            for at in range(count)
+            if (node := nodes[position + at]) is None
+            or (need_decoded and not node.decoded and node.raw is None)
+        ]
+        if wanted:
+            missing.append(Extent(chain, first + wanted[0], wanted[-1] - wanted[0] + 1))
+        position += count
+    return missing

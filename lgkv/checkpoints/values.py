@@ -1,0 +1,309 @@
+"""Channel values in the file: version records, chains and pieces.
+
+A version record says which elements of which chains make the value; a *piece* is a run of
+consecutive elements of a chain, serialised together, under the number of its first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.thread import ThreadEdit
+from lgkv.codec import EMPTY, Payload
+from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Kept, Plan, join_arrays
+from lgkv.errors import CorruptionError, LgkvError
+from lgkv.keys import pack_uint, unpack_uint
+from lgkv.layout import Kind, Table
+from lgkv.snapshot import Snapshot
+
+__all__ = [
+    "BaseMovedError",
+    "Piece",
+    "free_pieces",
+    "pack_stored",
+    "unpack_stored",
+    "StoredVersion",
+    "pieces_of",
+    "read_version",
+    "store_plan",
+    "stored_payload",
+]
+
+PIECE_BYTES: Final = 15 << 10
+"""Neighbouring pieces are merged up to this size: it fills four pages but for a header."""
+
+STAMP_BYTES: Final = 8
+
+
+class BaseMovedError(LgkvError):
+    """The version that a plan builds on is gone or another; plan again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version record. Sizes are as in `lgkv.codec.plan.Base`."""
+
+    stamp: int
+    form: Form
+    inline: Payload = EMPTY
+    extents: tuple[Extent, ...] = ()
+    frame_bytes: int = 0
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of `count` elements of a chain from `first` on."""
+
+    chain: int
+    first: int
+    count: int
+    payload: Payload
+
+
+# --- records -------------------------------------------------------------------------------
+
+
+def pack_stored(stored: StoredVersion) -> bytes:
+    """Return the body of a version record."""
+    head = stored.stamp.to_bytes(STAMP_BYTES, "big") + bytes((stored.form,))
+    if stored.form is Form.INLINE:
+        return head + rec.pack_payload(stored.inline)
+    numbers = [stored.frame_bytes, stored.log_bytes, len(stored.extents)]
+    for extent in stored.extents:
+        numbers.extend(extent)
+    return head + b"".join(map(pack_uint, numbers))
+
+
+def unpack_stored(key: bytes, body: bytes) -> StoredVersion:
+    """Return the version that `pack_stored` made `body` from."""
+    try:
+        stamp, form = int.from_bytes(body[:STAMP_BYTES], "big"), Form(body[STAMP_BYTES])
+        if form is Form.INLINE:
+            inline = rec.unpack_payload(key, body[STAMP_BYTES + 1 :])
+            return StoredVersion(stamp, form, inline)
+        numbers, at = [], STAMP_BYTES + 1
+        while at < len(body):
+            number, at = unpack_uint(body, at)
+            numbers.append(number)
+        frame_bytes, log_bytes, count, *rest = numbers
+        if len(rest) != 3 * count:
+            raise ValueError("the extents are cut short")
+    except (ValueError, IndexError) as error:
+        raise CorruptionError(Table.THREADS.label, key, f"damaged version: {error}") from None
+    extents = tuple(Extent(*rest[at : at + 3]) for at in range(0, len(rest), 3))
+    return StoredVersion(stamp, form, EMPTY, extents, frame_bytes, log_bytes)
+
+
+def piece_key(thread: int, chain: int, first: int) -> bytes:
+    """Return the key of a piece."""
+    return chain_prefix(thread, chain) + pack_uint(first)
+
+
+def chain_prefix(thread: int, chain: int) -> bytes:
+    """Return the prefix of the pieces of a chain."""
+    return rec.thread_key(thread, Kind.PIECE) + pack_uint(chain)
+
+
+def _pack_piece(count: int, payload: Payload) -> bytes:
+    return pack_uint(count) + rec.pack_payload(payload)
+
+
+def _unpack_piece(key: bytes, prefix: bytes, chain: int, body: bytes) -> Piece:
+    try:
+        first, _ = unpack_uint(key, len(prefix))
+        count, at = unpack_uint(body, 0)
+    except ValueError as error:
+        raise CorruptionError(Table.THREADS.label, key, f"damaged piece: {error}") from None
+    return Piece(chain, first, count, rec.unpack_payload(key, body[at:]))
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def read_version(
+    snapshot: Snapshot, thread: int, namespace: int, channel: int, version: rec.Version
+) -> StoredVersion | None:
+    """Return the record of a channel's version, or None."""
+    key = rec.version_key(thread, namespace, channel, version)
+    body = snapshot.get(Table.THREADS, key)
+    return None if body is None else unpack_stored(key, body)
+
+
+def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> list[Piece]:
+    """Return the pieces that hold the elements of `extents`, in their order."""
+    found = []
+    for extent in extents:
+        pieces = list(_pieces(snapshot, thread, extent))
+        have = sum(piece.count for piece in pieces)
+        if not pieces or pieces[0].first > extent.first or (
+            pieces[0].first + have < extent.first + extent.count
+        ):
+            key = piece_key(thread, extent.chain, extent.first)
+            raise CorruptionError(Table.THREADS.label, key, "elements of the chain are missing")
+        found.extend(pieces)
+    return found
+
+
+def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
+    prefix = chain_prefix(thread, extent.chain)
+    start = prefix + pack_uint(extent.first)
+    stop = prefix + pack_uint(extent.first + extent.count)
+    before = snapshot.at_or_before(Table.THREADS, prefix, start)
+    if before is None:
+        return
+    for key, body in snapshot.scan(Table.THREADS, prefix, start=before, stop=stop):
+        yield _unpack_piece(key, prefix, extent.chain, body)
+
+
+def stored_payload(snapshot: Snapshot, thread: int, stored: StoredVersion) -> Payload:
+    """Return the payload of an opaque version."""
+    if stored.form is Form.INLINE:
+        return stored.inline
+    return pieces_of(snapshot, thread, stored.extents)[0].payload
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def store_plan(thread: ThreadEdit, key: bytes, plan: Plan, base: Base | None) -> StoredVersion:
+    """Store a planned value under the version's `key`; return the record.
+
+    The caller has checked that the base is still there.
+    """
+    extents: list[Extent] = []
+    for part in plan.parts:
+        if isinstance(part, Kept):
+            for extent in _slice(base.extents if base is not None else (), part):
+                _extend(extents, extent)
+        else:
+            _extend(extents, _append(thread, extents, part, merge=plan.form is not Form.OPAQUE))
+    thread.batch.state.stamps += 1
+    stored = StoredVersion(
+        thread.batch.state.stamps,
+        plan.form,
+        plan.inline,
+        tuple(extents),
+        plan.frame_bytes,
+        plan.log_bytes,
+    )
+    thread.put(key, pack_stored(stored))
+    return stored
+
+
+def _slice(extents: Sequence[Extent], part: Kept) -> Iterator[Extent]:
+    """Yield the extents of the elements of `part`, which are positions in `extents`."""
+    at = 0
+    for chain, first, count in extents:
+        low, high = max(part.first, at), min(part.first + part.count, at + count)
+        if low < high:
+            yield Extent(chain, first + low - at, high - low)
+        at += count
+
+
+def _extend(extents: list[Extent], new: Extent) -> None:
+    last = extents[-1] if extents else None
+    if last is not None and last.chain == new.chain and last.first + last.count == new.first:
+        extents[-1] = Extent(last.chain, last.first, last.count + new.count)
+    else:
+        extents.append(new)
+
+
+def _append(thread: ThreadEdit, extents: list[Extent], fresh: Fresh, *, merge: bool) -> Extent:
+    """Store new elements behind the last extent if its chain ends there, else in a new chain."""
+    last = extents[-1] if extents else None
+    if last is not None and merge:
+        tail = _last_piece(thread, last.chain)
+        end = last.first + last.count
+        if tail is not None and tail.first + tail.count == end:
+            _store_merged(thread, tail, Piece(last.chain, end, fresh.count, fresh.payload))
+            return Extent(last.chain, end, fresh.count)
+    thread.batch.state.stamps += 1
+    chain = thread.batch.state.stamps
+    _put_piece(thread, Piece(chain, 0, fresh.count, fresh.payload))
+    return Extent(chain, 0, fresh.count)
+
+
+def _store_merged(thread: ThreadEdit, tail: Piece | None, new: Piece) -> None:
+    """Store `new` behind `tail`, as one with the small pieces before it.
+
+    A piece takes in its neighbour while that one is at most twice its size, so that each
+    element is written again O(log) times until its piece is full.
+    """
+    while tail is not None and _mergeable(tail, new):
+        thread.delete(piece_key(thread.number, new.chain, new.first))
+        raw = join_arrays([(tail.payload[1], tail.count), (new.payload[1], new.count)])
+        new = Piece(new.chain, tail.first, tail.count + new.count, (MSGPACK, raw))
+        tail = _piece_before(thread, new)
+    _put_piece(thread, new)
+
+
+def _mergeable(tail: Piece, new: Piece) -> bool:
+    small, large = len(tail.payload[1]), len(new.payload[1])
+    return (
+        tail.payload[0] == new.payload[0] == MSGPACK
+        and small <= 2 * large
+        and small + large <= PIECE_BYTES
+    )
+
+
+def _put_piece(thread: ThreadEdit, piece: Piece) -> None:
+    key = piece_key(thread.number, piece.chain, piece.first)
+    thread.put(key, _pack_piece(piece.count, piece.payload))
+
+
+def _last_piece(thread: ThreadEdit, chain: int) -> Piece | None:
+    prefix = chain_prefix(thread.number, chain)
+    for key, body in thread.batch.scan(Table.THREADS, prefix, reverse=True):
+        return _unpack_piece(key, prefix, chain, body)
+    return None
+
+
+def _piece_before(thread: ThreadEdit, piece: Piece) -> Piece | None:
+    prefix = chain_prefix(thread.number, piece.chain)
+    stop = prefix + pack_uint(piece.first)
+    for key, body in thread.batch.scan(Table.THREADS, prefix, stop=stop, reverse=True):
+        return _unpack_piece(key, prefix, piece.chain, body)
+    return None
+
+
+# --- freeing -------------------------------------------------------------------------------
+
+
+def free_pieces(
+    thread: ThreadEdit, dropped: Iterable[StoredVersion], used: Iterable[StoredVersion]
+) -> None:
+    """Delete the pieces of the versions `dropped` that none of the versions `used` needs."""
+    chains = {extent.chain for stored in dropped for extent in stored.extents}
+    if not chains:
+        return
+    ranges: dict[int, list[Extent]] = {chain: [] for chain in chains}
+    for stored in used:
+        for extent in stored.extents:
+            if extent.chain in ranges:
+                ranges[extent.chain].append(extent)
+    for chain, wanted in ranges.items():
+        prefix = chain_prefix(thread.number, chain)
+        if not wanted:
+            thread.delete_range(prefix)
+            continue
+        pieces = [
+            _unpack_piece(key, prefix, chain, body)
+            for key, body in thread.batch.scan(Table.THREADS, prefix)
+        ]
+        unused = [piece for piece in pieces if not any(_overlap(piece, e) for e in wanted)]
+        for piece in unused:
+            thread.delete(piece_key(thread.number, chain, piece.first))
+        if unused and unused[-1] is pieces[-1]:
+            # An empty piece keeps the chain's end: a number is never another element's.
+            end = unused[-1].first + unused[-1].count
+            _put_piece(thread, Piece(chain, end, 0, EMPTY))
+
+
+def _overlap(piece: Piece, extent: Extent) -> bool:
+    return (
+        piece.first < extent.first + extent.count and extent.first < piece.first + piece.count
+    )

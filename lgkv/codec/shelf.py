@@ -1,0 +1,120 @@
+"""What memory holds of stored elements: nodes by chain, within a budget.
+
+An element of a chain never changes and chain numbers are never used again, so nothing here
+goes stale. Whatever was evicted is read and decoded again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from lgkv._shadow import Node
+from lgkv.codec.plan import Extent
+
+__all__ = ["Shelf"]
+
+SLOT_BYTES: Final = 8
+ENTRY_BYTES: Final = 200
+
+
+@dataclass(slots=True)
+class _Book:
+    """The nodes of a chain's elements, by number; None where nothing is known."""
+
+    nodes: list[Node | None] = field(default_factory=list)
+    weight: int = ENTRY_BYTES
+
+
+@dataclass(slots=True)
+class _Entries:
+    """The nodes of a dict's values at one version."""
+
+    entries: dict[str, Node]
+    weight: int
+
+
+class Shelf:
+    """An LRU of nodes. Safe to use from any thread.
+
+    `owner` in the keys tells threads of conversation and codecs apart.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._books: OrderedDict[Hashable, _Book | _Entries] = OrderedDict()
+        self.weight = 0
+
+    def elements(self, owner: Hashable, extents: Sequence[Extent]) -> list[Node | None]:
+        """Return the nodes of the elements of `extents`, None where one is not held."""
+        found: list[Node | None] = []
+        with self._lock:
+            for chain, first, count in extents:
+                book = self._books.get((owner, chain))
+                nodes: list[Node | None] = []
+                if isinstance(book, _Book):
+                    self._books.move_to_end((owner, chain))
+                    nodes = book.nodes[first : first + count]
+                found.extend(nodes)
+                found.extend([None] * (count - len(nodes)))
+        return found
+
+    def hold(self, owner: Hashable, chain: int, first: int, nodes: Sequence[Node]) -> None:
+        """Hold the nodes of elements of a chain from `first` on, in place of older ones."""
+        with self._lock:
+            book = self._books.pop((owner, chain), None)
+            if not isinstance(book, _Book):
+                book = _Book()
+            else:
+                self.weight -= book.weight
+            missing = first + len(nodes) - len(book.nodes)
+            if missing > 0:
+                book.nodes.extend([None] * missing)
+                book.weight += SLOT_BYTES * missing
+            for at, node in enumerate(nodes, first):
+                old = book.nodes[at]
+                if old is None or (node.decoded and not old.decoded):
+                    book.weight += node.weight - (0 if old is None else old.weight)
+                    book.nodes[at] = node
+            self._add((owner, chain), book)
+
+    def entries(self, owner: Hashable, extents: Sequence[Extent]) -> dict[str, Node] | None:
+        """Return the nodes of a dict's values by key, or None; the caller may not change it."""
+        with self._lock:
+            held = self._books.get((owner, tuple(extents)))
+            if not isinstance(held, _Entries):
+                return None
+            self._books.move_to_end((owner, tuple(extents)))
+            return held.entries
+
+    def hold_entries(
+        self, owner: Hashable, extents: Sequence[Extent], entries: dict[str, Node]
+    ) -> None:
+        """Hold the nodes of a dict's values at the version that `extents` are."""
+        weight = ENTRY_BYTES + sum(node.weight + 2 * SLOT_BYTES for node in entries.values())
+        with self._lock:
+            old = self._books.pop((owner, tuple(extents)), None)
+            if old is not None:
+                self.weight -= old.weight
+            self._add((owner, tuple(extents)), _Entries(entries, weight))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._books.clear()
+            self.weight = 0
+
+    def after_fork_in_child(self) -> None:
+        """Give the child a lock of its own."""
+        self._lock = threading.Lock()
+
+    def _add(self, key: Hashable, book: _Book | _Entries) -> None:
+        self._books[key] = book
+        self.weight += book.weight
+        while self.weight > self._limit and self._books:
+            _, evicted = self._books.popitem(last=False)
+            self.weight -= evicted.weight
