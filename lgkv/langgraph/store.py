@@ -181,15 +181,18 @@ class LgkvStore(Opening, BaseStore):
         neither argument nor `ttl` configuration nothing is started. The future ends with the
         sweeper, with its error if it fails; cancelling it stops the sweeper.
         """
+        if self._sweeper is not None and self._sweeper.running:
+            return self._sweeper.future
         if sweep_interval_minutes is None and not self.ttl_config:
             done: Future[None] = Future()
             done.set_result(None)
             return done
-        if self._sweeper is None or not self._sweeper.running:
-            configured = (self.ttl_config or {}).get("sweep_interval_minutes")
-            minutes = sweep_interval_minutes or configured or SWEEP_INTERVAL_MINUTES
-            self._sweeper = Sweeper(self._db.memory.sweep, minutes * 60)
-            weakref.finalize(self, self._sweeper.stop)
+        configured = (self.ttl_config or {}).get("sweep_interval_minutes")
+        minutes = configured if sweep_interval_minutes is None else sweep_interval_minutes
+        minutes = SWEEP_INTERVAL_MINUTES if minutes is None else minutes
+        _check_interval(minutes)
+        self._sweeper = Sweeper(self._db.memory.sweep, minutes * 60)
+        weakref.finalize(self, self._sweeper.stop)
         return self._sweeper.future
 
     def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
@@ -319,9 +322,14 @@ def _checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
         raise InvalidInputError(f"ttl is {ttl!r}: give a dict such as {{'default_ttl': 60}}")
     _seconds(ttl.get("default_ttl"))
     interval = ttl.get("sweep_interval_minutes")
-    if interval is not None and not interval > 0:
-        raise InvalidInputError(f"ttl['sweep_interval_minutes'] is {interval!r}: give more than 0")
+    if interval is not None:
+        _check_interval(interval)
     return ttl
+
+
+def _check_interval(minutes: Any) -> None:
+    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
+        raise InvalidInputError(f"the sweep_interval_minutes are {minutes!r}: give more than 0")
 
 
 def _seconds(minutes: float | None) -> float | None:

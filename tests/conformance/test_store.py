@@ -586,6 +586,9 @@ def test_wrong_ttl_configuration_is_refused(db: lgkv.Database) -> None:
         LgkvStore(db, ttl=5)
     with pytest.raises(InvalidInputError, match="sweep_interval"):
         LgkvStore(db, ttl={"sweep_interval_minutes": 0})
+    for interval in (0, -1, math.nan, "5", True):
+        with pytest.raises(InvalidInputError, match="sweep_interval"):
+            LgkvStore(db).start_ttl_sweeper(interval)  # type: ignore[arg-type]
 
 
 # --- the sweeper ---------------------------------------------------------------------------
@@ -981,7 +984,7 @@ def test_threads_share_one_store(indexed: LgkvStore) -> None:
 
 def test_async_store_is_the_same_store() -> None:
     assert issubclass(AsyncLgkvStore, LgkvStore)
-    own = {name for name in vars(AsyncLgkvStore) if not name.startswith("__")}
+    own = {name for name in vars(AsyncLgkvStore) if not name.startswith("_")}
     assert own == {"sweep_ttl", "start_ttl_sweeper", "stop_ttl_sweeper"}
 
 
