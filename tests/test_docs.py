@@ -133,6 +133,13 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
     assert set(re.findall(r"`(test_\w+)`", prose(document))) <= tests
 
 
+def test_readme_starts_with_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = text.split("\n## Start\n")[1].split("\n## ")[0]
+
+    assert re.findall(r"^make .*$", start, re.MULTILINE) == ["make demo", "make test"]
+
+
 def test_changelog_names_the_version_and_its_file_format() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = text.split("\n## ")[1]

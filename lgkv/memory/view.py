@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -59,13 +60,9 @@ class _Candidate:
 
     namespace: tuple[str, ...]
     suffix: bytes
-    updated_us: int
-    sequence: int
+    updated_us: int = 0
+    sequence: int = 0
     score: float | None = None
-
-    @property
-    def recency(self) -> tuple[int, int]:
-        return self.updated_us, self.sequence
 
 
 class MemoryView:
@@ -99,7 +96,7 @@ class MemoryView:
         record = unpack_item(item_key(suffix), body)
         if self._hides(record):
             return None
-        return self._read(namespace, suffix, record, refresh=refresh)
+        return self._read(_Candidate(namespace, suffix), record, refresh=refresh)
 
     def search(
         self,
@@ -123,16 +120,16 @@ class MemoryView:
         query = None if vector is None else check_vector(vector, "the query vector")
         if query is not None:
             check_dims(read_settings(self._snapshot), query.size)
-        candidates = list(self._candidates(prefix))
-        if query is None:
-            ordered = sorted(candidates, key=lambda one: one.recency, reverse=True)
-            return self._page(ordered, keeps, limit, offset, refresh=refresh)
-        if keeps is not None:
-            candidates = [
-                one for one in candidates if keeps(self._record(one).value(item_key(one.suffix)))
-            ]
-        self._score(candidates, prefix, query, every=keeps is None)
-        return self._page(sorted(candidates, key=_rank), None, limit, offset, refresh=refresh)
+        if query is not None:
+            ordered = self._by_score(prefix, query, keeps)
+        else:
+            ordered = (
+                one
+                for one in _newest_first(self._candidates(prefix))
+                if keeps is None or self._passes(one, keeps)
+            )
+        page = islice(ordered, offset, offset + limit)
+        return [self._read(one, self._record(one), refresh=refresh) for one in page]
 
     def namespaces(
         self,
@@ -178,73 +175,64 @@ class MemoryView:
             if node.items:
                 yield namespace, node
 
-    def _score(
-        self,
-        candidates: list[_Candidate],
-        prefix: tuple[str, ...],
-        query: NDArray[np.float32],
-        *,
-        every: bool,
-    ) -> None:
-        """Set the scores of the candidates that have vectors; `every` item may be one."""
-        by_suffix = {one.suffix: one for one in candidates}
+    def _by_score(
+        self, prefix: tuple[str, ...], query: NDArray[np.float32], keeps: Predicate | None
+    ) -> Iterator[_Candidate]:
+        """Yield the scored candidates, best first, then those without vectors, newest first.
+
+        Without a filter only what has vectors is read, unless the caller goes on to the rest.
+        """
+        kept: list[_Candidate] | None = None
+        if keeps is not None:
+            kept = [one for one in self._candidates(prefix) if self._passes(one, keeps)]
+        vectors = self._vectors(prefix) if kept is None else self._vectors_of(kept)
+        scored = self._scored(vectors, query)
+        scored.sort(key=lambda one: -(one.score or 0.0))
+        for _, equal in groupby(scored, lambda one: one.score):
+            yield from self._newest_of(list(equal))
+        done = {one.suffix for one in scored}
+        rest = self._candidates(prefix) if kept is None else kept
+        yield from _newest_first(one for one in rest if one.suffix not in done)
+
+    def _scored(
+        self, vectors: Iterator[tuple[_Candidate, NDArray[np.float32]]], query: NDArray[np.float32]
+    ) -> list[_Candidate]:
         scored: list[_Candidate] = []
 
         def rows() -> Iterator[NDArray[np.float32]]:
-            for suffix, found in self._vectors(by_suffix, prefix, every=every):
-                candidate = by_suffix.get(suffix)
-                if candidate is not None and len(found):
-                    scored.append(candidate)
-                    yield found
+            for candidate, found in vectors:
+                scored.append(candidate)
+                yield found
 
-        scores = best_scores(query, rows())
-        for candidate, score in zip(scored, scores.tolist(), strict=True):
+        for candidate, score in zip(scored, best_scores(query, rows()).tolist(), strict=True):
             candidate.score = score
+        return scored
 
-    def _vectors(
-        self, suffixes: Mapping[bytes, Any], prefix: tuple[str, ...], *, every: bool
-    ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
-        if every:
-            for _, node in self._nodes_under(prefix):
-                yield from scan_vectors(self._snapshot, pack_uint(node.number))
-            return
-        for suffix in suffixes:
-            vectors = get_vectors(self._snapshot, suffix)
+    def _vectors(self, prefix: tuple[str, ...]) -> Iterator[tuple[_Candidate, NDArray[np.float32]]]:
+        for namespace, node in self._nodes_under(prefix):
+            for suffix, rows in scan_vectors(self._snapshot, pack_uint(node.number)):
+                yield _Candidate(namespace, suffix), rows
+
+    def _vectors_of(
+        self, candidates: list[_Candidate]
+    ) -> Iterator[tuple[_Candidate, NDArray[np.float32]]]:
+        for candidate in candidates:
+            vectors = get_vectors(self._snapshot, candidate.suffix)
             if vectors is not None:
-                yield suffix, vectors.rows
+                yield candidate, vectors.rows
 
-    def _page(
-        self,
-        ordered: Sequence[_Candidate],
-        keeps: Predicate | None,
-        limit: int,
-        offset: int,
-        *,
-        refresh: bool,
-    ) -> list[StoredItem]:
-        """Return `limit` of the candidates that the filter keeps, `offset` of them skipped."""
-        if keeps is None:
-            ordered, offset = ordered[offset : offset + limit], 0
-        page: list[StoredItem] = []
-        for candidate in ordered:
-            if len(page) == limit:
-                break
+    def _newest_of(self, equal: list[_Candidate]) -> Iterator[_Candidate]:
+        """Yield candidates of one score, newest first, without what is hidden."""
+        shown: list[_Candidate] = []
+        for candidate in equal:
             record = self._record(candidate)
-            if keeps is not None and not keeps(record.value(item_key(candidate.suffix))):
-                continue
-            if offset:
-                offset -= 1
-                continue
-            page.append(
-                self._read(
-                    candidate.namespace,
-                    candidate.suffix,
-                    record,
-                    refresh=refresh,
-                    score=candidate.score,
-                )
-            )
-        return page
+            candidate.updated_us, candidate.sequence = record.updated_us, record.sequence
+            if not self._hides(record):
+                shown.append(candidate)
+        yield from _newest_first(shown)
+
+    def _passes(self, candidate: _Candidate, keeps: Predicate) -> bool:
+        return keeps(self._record(candidate).value(item_key(candidate.suffix)))
 
     def _record(self, candidate: _Candidate) -> ItemRecord:
         key = item_key(candidate.suffix)
@@ -253,25 +241,17 @@ class MemoryView:
             raise CorruptionError(Table.MEMORY.label, key, "the item was found and cannot be read")
         return unpack_item(key, body)
 
-    def _read(
-        self,
-        namespace: tuple[str, ...],
-        suffix: bytes,
-        record: ItemRecord,
-        *,
-        refresh: bool,
-        score: float | None = None,
-    ) -> StoredItem:
+    def _read(self, found: _Candidate, record: ItemRecord, *, refresh: bool) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
-            self.to_refresh.add(suffix)
-        key = item_key(suffix)
+            self.to_refresh.add(found.suffix)
+        key = item_key(found.suffix)
         return StoredItem(
-            namespace,
+            found.namespace,
             record.key_text(key),
             record.value(key),
             _time(record.created_us),
             _time(record.updated_us),
-            score,
+            found.score,
             _time(record.deadline_us) if record.deadline_us else None,
         )
 
@@ -319,9 +299,8 @@ def check_page(limit: Any, offset: Any) -> None:
 # --- small parts ---------------------------------------------------------------------------
 
 
-def _rank(candidate: _Candidate) -> tuple[int, float, int, int]:
-    unscored = candidate.score is None
-    return unscored, -(candidate.score or 0.0), -candidate.updated_us, -candidate.sequence
+def _newest_first(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    return sorted(candidates, key=lambda one: (one.updated_us, one.sequence), reverse=True)
 
 
 def _items_of(node: Node) -> bytes:
