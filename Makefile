@@ -34,7 +34,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/python -m mypy.stubtest lgkv._native
+	$(BIN)/python -m mypy.stubtest lgkv._msgpack lgkv._native lgkv._shadow
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 
@@ -58,6 +58,6 @@ $(STAMP): $(SOURCES)
 	@echo "$(ORIGIN)" > $@
 
 clean:
-	rm -rf .venv build dist *.egg-info lgkv/_native.*.so lgkv/_native.*.pyd
+	rm -rf .venv build dist *.egg-info lgkv/_*.so lgkv/_*.pyd
 	rm -rf .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lgkv._shadow import MISSING, Node, build, clone_all, clone_rest, has_hole, raw_node, split_array
+from lgkv._msgpack import split_array
+from lgkv._shadow import MISSING, Node, build, clone_all, clone_rest, has_hole, raw_node
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
 from lgkv.checkpoints.thread import ThreadEdit
@@ -63,9 +64,7 @@ class ChannelValues:
 
     # --- from the caller to the file ---
 
-    def plan(
-        self, bases: Bases, new: Mapping[str, Any]
-    ) -> dict[str, Planned]:
+    def plan(self, bases: Bases, new: Mapping[str, Any]) -> dict[str, Planned]:
         """Return how to store new values."""
         thread, stored = bases
         planned = {}
@@ -73,7 +72,9 @@ class ChannelValues:
             version, old = stored.get(name, (None, None))
             known = None if old is None else self._base(thread, old, value)
             planned[name] = Planned(
-                plan_value(value, known, self._codec, lambda p, o=old: self._is_stored(thread, o, p)),
+                plan_value(
+                    value, known, self._codec, lambda p, o=old: self._is_stored(thread, o, p)
+                ),
                 known,
                 version,
             )
@@ -130,9 +131,7 @@ class ChannelValues:
         if body is not None:  # the version was stored before: free what it had for itself
             old = values.unpack_stored(key, body)
             prefix = rec.versions_prefix(thread.number, namespace, channel)
-            used = [
-                values.unpack_stored(k, b) for k, b in thread.batch.scan(Table.THREADS, prefix)
-            ]
+            used = [values.unpack_stored(k, b) for k, b in thread.batch.scan(Table.THREADS, prefix)]
             values.free_pieces(thread, [old], used)
         return stored
 
@@ -143,14 +142,13 @@ class ChannelValues:
             self._shelf.hold_entries(owner, stored.extents, plan.entries)
         if plan.form is not Form.LIST:
             return
-        at, position = 0, 0
+        position = 0
         extents = list(stored.extents)
         for part in plan.parts:
             if isinstance(part, Fresh):
                 chain, first = _element(extents, position)
                 self._shelf.hold(owner, chain, first, part.nodes)
             position += part.count
-            at += 1
 
     # --- from the file to the caller ---
 
@@ -246,7 +244,7 @@ class ChannelValues:
         models = self._codec.models
         if models is None:
             return []
-        nodes = [build(element, models, True) for element in elements]
+        nodes = [build(element, models, decoded=True) for element in elements]
         if None in nodes:
             raw = split_array(piece.payload[1])
             nodes = [raw_node(raw[at]) if node is None else node for at, node in enumerate(nodes)]
@@ -271,11 +269,9 @@ class ChannelValues:
         models = self._codec.models or frozenset()
         entries: dict[str, Node] = {}
         for key, element in value.items():
-            node = build(element, models, True)
+            node = build(element, models, decoded=True)
             entries[key] = (
-                raw_node(split_array(self._codec.encode([element])[1])[0])
-                if node is None
-                else node
+                raw_node(split_array(self._codec.encode([element])[1])[0]) if node is None else node
             )
         self._shelf.hold_entries(self._owner(fetched.thread), fetched.stored.extents, entries)
         return entries

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from lgkv._shadow import Node, build, matches, node_key, raw_node, run_length, split_array, value_key
+from lgkv._msgpack import split_array
+from lgkv._shadow import Node, build, matches, node_key, raw_node, run_length, value_key
 from lgkv.codec import EMPTY, Codec, Payload
 
 __all__ = ["Base", "Extent", "Form", "Fresh", "Kept", "Plan", "join_arrays", "plan_value", "replay"]
@@ -115,9 +116,7 @@ def plan_value(
     return _plan_opaque(codec.encode(value), base, is_stored)
 
 
-def _plan_opaque(
-    payload: Payload, base: Base | None, is_stored: Callable[[Payload], bool]
-) -> Plan:
+def _plan_opaque(payload: Payload, base: Base | None, is_stored: Callable[[Payload], bool]) -> Plan:
     if len(payload[1]) <= INLINE_BYTES:
         return Plan(Form.INLINE, inline=payload, serialized=1)
     if base is not None and base.form is Form.OPAQUE and is_stored(payload):
@@ -140,9 +139,7 @@ def _plan_list(
     runs = _runs(values, old, dump)
     if len(runs) > MAX_EXTENTS:
         runs = [values]
-    parts: list[Kept | Fresh] = []
-    for run in runs:
-        parts.append(run if isinstance(run, Kept) else _fresh(run, codec, models))
+    parts = [run if isinstance(run, Kept) else _fresh(run, codec, models) for run in runs]
     if not old and len(parts) == 1:
         only = parts[0]
         if isinstance(only, Fresh) and len(only.payload[1]) <= INLINE_BYTES:
@@ -153,7 +150,7 @@ def _plan_list(
 
 def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
     payload = codec.encode(elements)
-    nodes = [build(element, models, False) for element in elements]
+    nodes = [build(element, models, decoded=False) for element in elements]
     if None in nodes:
         raw = split_array(payload[1])
         nodes = [raw_node(raw[at]) if node is None else node for at, node in enumerate(nodes)]
@@ -213,9 +210,13 @@ _CANDIDATES: Final = 4
 def _find(index: dict[Any, list[int]], old: list[Node], value: Any, dump: Any) -> int | None:
     for at in index.get(value_key(value), ())[:_CANDIDATES]:
         node = old[at]
-        if dump(value) == node.raw if node.raw is not None else matches(node, value):
+        if _is_same(node, value, dump):
             return at
     return None
+
+
+def _is_same(node: Node, value: Any, dump: Any) -> bool:
+    return bool(dump(value) == node.raw if node.raw is not None else matches(node, value))
 
 
 def join_arrays(payloads: Iterable[tuple[bytes, int]]) -> bytes:
@@ -273,9 +274,9 @@ def _plan_patch(
     changed = {}
     for key, element in value.items():
         node = old.get(key)
-        if node is None:
-            changed[key] = element
-        elif not (dump(element) == node.raw if node.raw is not None else matches(node, element)):
+        if node is None or not (
+            dump(element) == node.raw if node.raw is not None else matches(node, element)
+        ):
             changed[key] = element
     deleted = [key for key in old if key not in value]
     if not changed and not deleted and list(old) == list(value):
@@ -314,7 +315,7 @@ def _same_dict(base: Base) -> Plan:
 
 
 def _entry(element: Any, models: frozenset[type], dump: Any) -> Node:
-    node = build(element, models, False)
+    node = build(element, models, decoded=False)
     return raw_node(dump(element)) if node is None else node
 
 
