@@ -196,6 +196,7 @@ def open(
     map_size_bytes: int | None = None,
     lock_timeout_s: float = 30.0,
     cache_bytes: int = 64 << 20,
+    compression: bool = True,
 ) -> Database:
     """Open the `.lgkv` file at `path`.
 
@@ -205,6 +206,8 @@ def open(
     size (None: as large as the platform allows). A writer waits for others up to
     `lock_timeout_s`. `cache_bytes` bounds what memory holds of stored channel values, to find
     what is new in a value and to give copies of it without decoding; 0 holds nothing.
+    `compression` packs records with zstd where that saves an eighth; either way both kinds are
+    read.
 
     A file that this process has open already is shared, and must be opened with the same
     options. Beside the file lies LMDB's `-lock` file, which holds no data.
@@ -223,5 +226,6 @@ def open(
         map_size_bytes=map_size_bytes,
         lock_timeout_s=lock_timeout_s,
         cache_bytes=cache_bytes,
+        compression=compression,
     )
     return Database(connect(path, mode, options))

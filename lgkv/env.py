@@ -57,6 +57,7 @@ class Options:
     map_size_bytes: int | None = None
     lock_timeout_s: float = 30.0
     cache_bytes: int = 64 << 20
+    compression: bool = True
 
 
 class Environment:

@@ -27,6 +27,7 @@ __all__ = [
     "unpack_bytes",
     "unpack_id",
     "unpack_uint",
+    "unpack_version",
 ]
 
 TEXT_LIMIT_BYTES: Final = 200
@@ -177,6 +178,20 @@ def _pack_counted(version: str) -> bytes | None:
     if number > _MAX_UINT:
         return None
     return bytes((TAG_COUNTED,)) + pack_uint(number) + pack_uint(int(tail))
+
+
+def unpack_version(part: bytes) -> str | float:
+    """Return the version of a part that is not text; ValueError if it is damaged."""
+    if part[:1] == bytes((TAG_COUNTED,)):
+        number, at = unpack_uint(part, 1)
+        tail, _ = unpack_uint(part, at)
+        return f"{number:0{_COUNTED_INT_DIGITS}}.{tail:0{_COUNTED_TAIL_DIGITS}}"
+    raw, whole, _ = unpack_bytes(part, 1)
+    if part[:1] == bytes((TAG_INT,)) and whole:
+        return int(raw)
+    if part[:1] == bytes((TAG_FLOAT,)) and whole:
+        return float(raw)
+    raise ValueError("a version has an unknown form")
 
 
 def next_prefix(prefix: bytes) -> bytes:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
 import cbor2
 import xxhash
+import zstandard
 
 from lgkv._native import seal, unseal
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
@@ -133,10 +135,29 @@ def _unseal(table: int, key: bytes, record: bytes) -> tuple[int, bytes]:
 # --- Python reference: end -----------------------------------------------------------------
 
 
-def seal_record(table: Table, key: bytes, body: bytes) -> bytes:
-    """Return the record to store for `body` under `key`."""
+class _Zstd(threading.local):
+    """A compressor and a decompressor of each thread's own: they are not shared safely."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+COMPRESSION_LEVEL: Final = 1
+COMPRESSED_FROM_BYTES: Final = 256
+"""Bodies from this size on are compressed if that saves an eighth."""
+
+_zstd: Final = _Zstd()
+
+
+def seal_record(table: Table, key: bytes, body: bytes, *, compress: bool = False) -> bytes:
+    """Return the record to store for `body` under `key`, compressed if asked and if it pays."""
     if len(body) > MAX_VALUE_BYTES:
         raise ValueTooLargeError(f"a record of {table.label}", len(body), MAX_VALUE_BYTES)
+    if compress and len(body) >= COMPRESSED_FROM_BYTES:
+        small = _zstd.compressor.compress(body)
+        if len(small) <= len(body) - (len(body) >> 3):
+            return seal(table, key, FLAG_COMPRESSED, small)
     return seal(table, key, 0, body)
 
 
@@ -146,9 +167,17 @@ def open_record(table: Table, key: bytes, record: bytes) -> bytes:
         flags, body = unseal(table, key, record)
     except ValueError as error:
         raise CorruptionError(table.label, bytes(key), str(error)) from None
-    if flags:
+    if flags == 0:
+        return body
+    if flags != FLAG_COMPRESSED:
         raise CorruptionError(table.label, bytes(key), f"unknown record flags {flags:#04x}")
-    return body
+    try:
+        size = zstandard.frame_content_size(body)
+        if not 0 <= size <= MAX_VALUE_BYTES:
+            raise CorruptionError(table.label, bytes(key), f"a compressed body of {size} bytes")
+        return _zstd.decompressor.decompress(body)
+    except zstandard.ZstdError as error:
+        raise CorruptionError(table.label, bytes(key), f"damaged compression: {error}") from None
 
 
 def check_record(table: Table, key: bytes, fields: Any, *types: type | tuple[type, ...]) -> None:

@@ -53,14 +53,17 @@ class Change(Generic[T]):
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
 
-    __slots__ = ("state",)
+    __slots__ = ("_compress", "state")
+
+    _compress: bool
+    """Whether records are compressed where it pays."""
 
     state: State
     """The file's counters; the commit stores them."""
 
     def put(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` under `key`; return the growth in bytes of keys and records."""
-        record = seal_record(table, key, body)
+        record = seal_record(table, key, body, compress=self._compress)
         database = self._databases[table]
         if self._txn.put(key, record, overwrite=False, db=database):
             return len(key) + len(record)
@@ -70,7 +73,7 @@ class Batch(Snapshot):
 
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""
-        record = seal_record(table, key, body)
+        record = seal_record(table, key, body, compress=self._compress)
         if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
             return len(key) + len(record)
         return 0
@@ -272,6 +275,7 @@ class Writer:
         try:
             batch = Batch(self._env.path, txn, databases, self._env.leave)
             batch.state = batch.read_state()
+            batch._compress = self._env.options.compression  # noqa: SLF001
             for pending in wanted:
                 try:
                     done.append(

@@ -16,6 +16,7 @@ from lgkv import filters
 from lgkv.checkpoints import reading, upkeep
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues, Planned
+from lgkv.checkpoints.heads import Head
 from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.types import (
     PLAIN_TYPE,
@@ -128,26 +129,31 @@ class Checkpoints:
         delta_names = (
             [name for name in delta if name in versions] if isinstance(delta, Mapping) else []
         )
+        seen = _plain_seen(state) if self._codec.models is not None else None
+        names = [*versions, *new, *itertools.chain(seen or (), *(seen or {}).values())]
         stored_metadata = self._codec.encode_metadata(metadata)
         stored_state = self._codec.encode_metadata(state)
 
         def apply(batch: Batch) -> tuple[int, dict[str, StoredVersion]]:
             thread = ThreadEdit.find_or_add(batch, thread_id)
             space = thread.namespace(namespace)
-            numbers = thread.channels([*versions, *new])
+            numbers = thread.channels(names)
             stored = {
                 name: self._values.store(thread, space, numbers[name], new[name], plan)
                 for name, plan in planned.items()
             }
             now = now_us()
-            head = rec.Head(
+            head = Head(
                 checkpoint_id,
                 parent_id,
                 now,
                 run_id if isinstance(run_id, str) else None,
                 stored_metadata,
                 stored_state,
-                [(numbers[name], version) for name, version in versions.items()],
+                _numbered(versions, numbers),
+                None
+                if seen is None
+                else [(numbers[node], _numbered(of, numbers)) for node, of in seen.items()],
                 [numbers[name] for name in delta_names],
             )
             thread.put_head(space, head)
@@ -245,9 +251,7 @@ class Checkpoints:
         """Return a checkpoint, the newest of the namespace if no id is given, or None."""
         _check_texts(thread_id=thread_id, namespace=namespace)
         with self._connection.snapshot() as snapshot:
-            found = reading.find(
-                snapshot, thread_id, namespace, checkpoint_id, self._values.fetch
-            )
+            found = reading.find(snapshot, thread_id, namespace, checkpoint_id, self._values.fetch)
         return None if found is None else self._decode(found)
 
     def list(
@@ -294,9 +298,7 @@ class Checkpoints:
         )
         return itertools.islice(self._loaded(wanted), limit)
 
-    def _loaded(
-        self, heads: Iterator[tuple[reading.Place, rec.Head]]
-    ) -> Iterator[StoredCheckpoint]:
+    def _loaded(self, heads: Iterator[tuple[reading.Place, Head]]) -> Iterator[StoredCheckpoint]:
         for place, head in heads:
             with self._connection.snapshot() as snapshot:
                 current = reading.read_head(snapshot, place, head.id, Kind.CHECKPOINT)
@@ -342,7 +344,7 @@ class Checkpoints:
     def _value(self, payload: Payload) -> Any:
         return decode_payload(self._codec, payload)
 
-    def _metadata(self, head: rec.Head) -> dict[str, Any]:
+    def _metadata(self, head: Head) -> dict[str, Any]:
         metadata = self._value(head.metadata)
         return metadata if isinstance(metadata, dict) else {}
 
@@ -354,6 +356,7 @@ class Checkpoints:
         checkpoint = {
             **state,
             "id": found.head.id,
+            **found.seen,
             "channel_versions": found.versions,
             "channel_values": {
                 name: self._values.decode(value) for name, value in found.values.items()
@@ -439,6 +442,27 @@ class Checkpoints:
 
 def _nothing(_batch: Batch) -> None:
     """Write nothing."""
+
+
+def _plain_seen(state: dict[str, Any]) -> dict[str, dict[str, rec.Version]] | None:
+    """Take `versions_seen` out of a checkpoint if it is of the usual form; else leave it in."""
+    seen = state.get("versions_seen")
+    if type(seen) is not dict:
+        return None
+    for node, of in seen.items():
+        if type(node) is not str or type(of) is not dict:
+            return None
+        for channel, version in of.items():
+            if type(channel) is not str or type(version) not in (str, int, float):
+                return None
+    del state["versions_seen"]
+    return seen
+
+
+def _numbered(
+    versions: Mapping[str, rec.Version], numbers: Mapping[str, int]
+) -> Sequence[tuple[int, rec.Version]]:
+    return [(numbers[name], version) for name, version in versions.items()]
 
 
 def _check_texts(**texts: Any) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
+from lgkv.checkpoints.heads import Head
 from lgkv.checkpoints.thread import ThreadEdit, namespace_numbers
 from lgkv.codec.plan import Form
 from lgkv.layout import Kind, Table
@@ -27,7 +28,7 @@ class Keep:
     newest: int = 1
     since_us: int | None = None
 
-    def choose(self, heads: list[rec.Head]) -> list[rec.Head]:
+    def choose(self, heads: list[Head]) -> list[Head]:
         """Return what stays of `heads`, which are newest first."""
         if self.since_us is None:
             return heads[: self.newest]
@@ -61,9 +62,7 @@ def drop_checkpoints(thread: ThreadEdit, namespace: int, ids: Iterable[str]) -> 
     _retain(thread, namespace, heads, heads)
 
 
-def _retain(
-    thread: ThreadEdit, namespace: int, heads: list[rec.Head], kept: list[rec.Head]
-) -> None:
+def _retain(thread: ThreadEdit, namespace: int, heads: list[Head], kept: list[Head]) -> None:
     """Drop the checkpoints that are not `kept`, but for what `kept` is rebuilt from."""
     carriers = {head.id: head for head in thread.heads(namespace, Kind.CARRIER)}
     by_id = {head.id: head for head in heads} | carriers
@@ -84,10 +83,10 @@ def _retain(
     _free_versions(thread, namespace, {c for head in kept for c in rebuilt[head.id]})
 
 
-def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[rec.Head, int], bool]:
+def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[Head, int], bool]:
     """Return a test of whether a checkpoint has a value of its own for a channel."""
 
-    def stored(head: rec.Head, channel: int) -> bool:
+    def stored(head: Head, channel: int) -> bool:
         for number, version in head.versions:
             if number == channel:
                 found = values.read_version(
@@ -100,7 +99,7 @@ def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[rec.Head, int], 
 
 
 def _rebuilt_channels(
-    by_id: dict[str, rec.Head], stored: Callable[[rec.Head, int], bool]
+    by_id: dict[str, Head], stored: Callable[[Head, int], bool]
 ) -> dict[str, set[int]]:
     """Return, by checkpoint, the channels that are rebuilt from its ancestors.
 
@@ -119,10 +118,10 @@ def _rebuilt_channels(
 
 
 def _ancestors_needed(
-    kept: list[rec.Head],
-    by_id: dict[str, rec.Head],
+    kept: list[Head],
+    by_id: dict[str, Head],
     rebuilt: dict[str, set[int]],
-    stored: Callable[[rec.Head, int], bool],
+    stored: Callable[[Head, int], bool],
 ) -> set[str]:
     """Return the ids of the ancestors from which channels of `kept` are rebuilt."""
     needed: set[str] = set()

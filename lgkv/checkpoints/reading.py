@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.channels import Fetched
+from lgkv.checkpoints.heads import Head, unpack_head
 from lgkv.checkpoints.thread import (
     channel_names,
     namespace_name,
     namespace_number,
     namespace_numbers,
 )
-from lgkv.checkpoints.channels import Fetched
 from lgkv.checkpoints.values import StoredVersion, read_version
 from lgkv.codec.plan import Form
 from lgkv.env import Snapshot
@@ -62,8 +63,9 @@ class Found:
     """A checkpoint as stored: nothing of it is decoded yet."""
 
     place: Place
-    head: rec.Head
+    head: Head
     versions: dict[str, rec.Version]
+    seen: dict[str, dict[str, dict[str, rec.Version]]]
     values: dict[str, Fetched]
     writes: list[rec.Write]
 
@@ -77,14 +79,14 @@ def place_of(snapshot: Snapshot, thread_id: str, namespace: str) -> Place | None
     return None if number is None else Place(thread, thread_id, number, namespace)
 
 
-def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) -> rec.Head | None:
+def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) -> Head | None:
     """Return the head of a checkpoint, or None."""
     key = rec.checkpoint_key(place.thread, place.namespace, checkpoint_id, kind)
     body = snapshot.get(Table.THREADS, key)
-    return None if body is None else rec.unpack_head(key, body)
+    return None if body is None else unpack_head(key, body)
 
 
-def newest_head(snapshot: Snapshot, place: Place) -> rec.Head | None:
+def newest_head(snapshot: Snapshot, place: Place) -> Head | None:
     """Return the head with the greatest id of a namespace, or None."""
     newest = _heads_before(snapshot, place, None, 1)
     return newest[0] if newest else None
@@ -104,7 +106,7 @@ def find(
     return None if head is None else load(snapshot, place, head, fetch)
 
 
-def load(snapshot: Snapshot, place: Place, head: rec.Head, fetch: Fetch) -> Found:
+def load(snapshot: Snapshot, place: Place, head: Head, fetch: Fetch) -> Found:
     """Return the checkpoint of `head` with its values and pending writes."""
     names = channel_names(snapshot, place.thread)
     versions, values = {}, {}
@@ -114,7 +116,13 @@ def load(snapshot: Snapshot, place: Place, head: rec.Head, fetch: Fetch) -> Foun
         value = _value(snapshot, place, channel, version, fetch)
         if value is not None:
             values[name] = value
-    return Found(place, head, versions, values, writes_of(snapshot, place, head.id))
+    seen = {}
+    if head.seen is not None:
+        seen["versions_seen"] = {
+            names[node]: {names[channel]: version for channel, version in of}
+            for node, of in head.seen
+        }
+    return Found(place, head, versions, seen, values, writes_of(snapshot, place, head.id))
 
 
 def _value(
@@ -191,15 +199,13 @@ def _range(
             yield _Bound(raw, key)
 
 
-def _heads_before(
-    snapshot: Snapshot, place: Place, before: str | None, count: int
-) -> list[rec.Head]:
+def _heads_before(snapshot: Snapshot, place: Place, before: str | None, count: int) -> list[Head]:
     prefix = rec.checkpoints_prefix(place.thread, place.namespace)
     heads = []
     for _, key in _descending(snapshot, Table.THREADS, prefix, _bound(prefix, before)):
         body = snapshot.get(Table.THREADS, key)
         if body is not None:
-            heads.append(rec.unpack_head(key, body))
+            heads.append(unpack_head(key, body))
         if len(heads) == count:
             break
     return heads
@@ -207,7 +213,7 @@ def _heads_before(
 
 def heads_of_thread(
     snapshots: Snapshots, thread_id: str, namespace: str | None, before: str | None
-) -> Iterator[tuple[Place, rec.Head]]:
+) -> Iterator[tuple[Place, Head]]:
     """Yield the heads of a thread, of all its namespaces if none is given, newest id first."""
     with snapshots() as snapshot:
         places = _places(snapshot, thread_id, namespace)
@@ -217,7 +223,7 @@ def heads_of_thread(
 
 def heads_of_id(
     snapshots: Snapshots, thread_id: str, namespace: str | None, checkpoint_id: str
-) -> Iterator[tuple[Place, rec.Head]]:
+) -> Iterator[tuple[Place, Head]]:
     """Yield the heads of one id in a thread, of all its namespaces if none is given."""
     with snapshots() as snapshot:
         found = [
@@ -240,9 +246,7 @@ def _places(snapshot: Snapshot, thread_id: str, namespace: str | None) -> list[P
     ]
 
 
-def _pages(
-    snapshots: Snapshots, place: Place, before: str | None
-) -> Iterator[tuple[Place, rec.Head]]:
+def _pages(snapshots: Snapshots, place: Place, before: str | None) -> Iterator[tuple[Place, Head]]:
     count = 1
     while True:
         with snapshots() as snapshot:
@@ -254,7 +258,7 @@ def _pages(
         before, count = heads[-1].id, min(count * 4, PAGE)
 
 
-def heads_of_all(snapshots: Snapshots, before: str | None) -> Iterator[tuple[Place, rec.Head]]:
+def heads_of_all(snapshots: Snapshots, before: str | None) -> Iterator[tuple[Place, Head]]:
     """Yield the heads of all threads, newest id first."""
     names: dict[int, str] = {}
     count, below = 1, _bound(_RECENT, before)
@@ -269,7 +273,7 @@ def heads_of_all(snapshots: Snapshots, before: str | None) -> Iterator[tuple[Pla
 
 def _recent_page(
     snapshot: Snapshot, names: dict[int, str], below: _Bound | None, count: int
-) -> tuple[list[tuple[Place, rec.Head]], _Bound | None]:
+) -> tuple[list[tuple[Place, Head]], _Bound | None]:
     """Return a page of heads, and where to go on, or None at the end."""
     page = []
     for bound in _descending(snapshot, Table.INDEX, _RECENT, below):
@@ -284,9 +288,7 @@ def _recent_page(
         if thread not in names:
             names[thread] = thread_name(snapshot, thread)
         name = namespace_name(snapshot, thread, namespace)
-        page.append(
-            (Place(thread, names[thread], namespace, name), rec.unpack_head(head_key, body))
-        )
+        page.append((Place(thread, names[thread], namespace, name), unpack_head(head_key, body)))
         if len(page) == count:
             return page, bound
     return page, None
@@ -340,7 +342,7 @@ def load_history(
     return {name: found[::-1] for name, found in writes.items()}, seeds
 
 
-def _target(snapshot: Snapshot, place: Place, checkpoint_id: str | None) -> rec.Head | None:
+def _target(snapshot: Snapshot, place: Place, checkpoint_id: str | None) -> Head | None:
     if checkpoint_id is not None:
         return read_head(snapshot, place, checkpoint_id, Kind.CHECKPOINT)
     return newest_head(snapshot, place)

@@ -24,13 +24,10 @@ from lgkv.keys import (
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 
 __all__ = [
-    "Head",
     "ThreadRecord",
     "Write",
-    "pack_head",
     "pack_payload",
     "pack_writes",
-    "unpack_head",
     "unpack_payload",
     "unpack_writes",
 ]
@@ -147,65 +144,6 @@ class ThreadRecord:
         return cls(*_THREAD.unpack(body))
 
 
-# --- checkpoints ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A checkpoint without its values.
-
-    `versions` are pairs of channel number and version, in the checkpoint's order. `delta`
-    are the numbers of the channels whose value an ancestor and the writes since then make
-    (LangGraph's `DeltaChannel`), unless the checkpoint has a value of its own.
-    """
-
-    id: str
-    parent_id: str | None
-    created_us: int
-    run_id: str | None
-    metadata: Payload
-    state: Payload
-    versions: list[tuple[int, Version]]
-    delta: list[int]
-
-
-def pack_head(head: Head) -> bytes:
-    """Return the body of a checkpoint's record."""
-    return encode_fields(
-        [
-            encode_text(head.id),
-            None if head.parent_id is None else encode_text(head.parent_id),
-            head.created_us,
-            None if head.run_id is None else encode_text(head.run_id),
-            list(head.metadata),
-            list(head.state),
-            [
-                [channel, encode_text(v) if isinstance(v, str) else v]
-                for channel, v in head.versions
-            ],
-            head.delta,
-        ]
-    )
-
-
-def unpack_head(key: bytes, body: bytes) -> Head:
-    """Return the head that `pack_head` made `body` from."""
-    fields = _fields(key, body)
-    optional = (bytes, type(None))
-    check_record(Table.THREADS, key, fields, bytes, optional, int, optional, list, list, list, list)
-    id_, parent, created_us, run, metadata, state, versions, delta = fields
-    return Head(
-        decode_text(id_),
-        None if parent is None else decode_text(parent),
-        created_us,
-        None if run is None else decode_text(run),
-        _payload(key, metadata),
-        _payload(key, state),
-        [(channel, decode_text(v) if isinstance(v, bytes) else v) for channel, v in versions],
-        delta,
-    )
-
-
 # --- values and writes ---------------------------------------------------------------------
 
 
@@ -241,7 +179,7 @@ def pack_writes(checkpoint_id: str, task_id: str, writes: list[Write]) -> bytes:
 
 def unpack_writes(key: bytes, body: bytes) -> list[Write]:
     """Return the writes that `pack_writes` made `body` from."""
-    fields = _fields(key, body)
+    fields = unpack_fields(key, body)
     check_record(Table.THREADS, key, fields, bytes, bytes, list)
     task_id, writes = decode_text(fields[1]), []
     for entry in fields[2]:
@@ -273,12 +211,13 @@ def pack_channels(names: list[str]) -> bytes:
 
 def unpack_channels(key: bytes, body: bytes) -> list[str]:
     """Return the names that `pack_channels` made `body` from."""
-    fields = _fields(key, body)
+    fields = unpack_fields(key, body)
     check_record(Table.THREADS, key, fields, *[bytes] * len(fields))
     return [decode_text(name) for name in fields]
 
 
-def _fields(key: bytes, body: bytes) -> list[Any]:
+def unpack_fields(key: bytes, body: bytes) -> list[Any]:
+    """Return the fields of a record of THREADS."""
     try:
         fields = decode_plain(body)
     except ValueError as error:
@@ -286,11 +225,6 @@ def _fields(key: bytes, body: bytes) -> list[Any]:
     if not isinstance(fields, list):
         raise CorruptionError(Table.THREADS.label, key, "the record is not a list of fields")
     return fields
-
-
-def _payload(key: bytes, fields: list[Any]) -> Payload:
-    check_record(Table.THREADS, key, fields, str, bytes)
-    return fields[0], fields[1]
 
 
 def id_end(key: bytes, start: int) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.heads import Head, pack_head, unpack_head
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import decode_text, encode_text, pack_uint
@@ -145,7 +146,7 @@ class ThreadEdit:
 
     # --- checkpoints ---
 
-    def put_head(self, namespace: int, head: rec.Head) -> None:
+    def put_head(self, namespace: int, head: Head) -> None:
         """Store a checkpoint's head and its index entries, in place of an older one."""
         recent = rec.recent_key(head.id, self.number, namespace)
         if self.batch.put_new(Table.INDEX, recent, b""):
@@ -156,45 +157,43 @@ class ThreadEdit:
             if old is not None and old.run_id != head.run_id:
                 self._unindex_run(namespace, old)
         self._index_run(namespace, head)
-        self.put(rec.checkpoint_key(self.number, namespace, head.id), rec.pack_head(head))
+        self.put(rec.checkpoint_key(self.number, namespace, head.id), pack_head(head))
 
-    def index(self, namespace: int, head: rec.Head, kind: Kind) -> None:
+    def index(self, namespace: int, head: Head, kind: Kind) -> None:
         """Store the index entries of a head that is there already."""
         if kind is Kind.CHECKPOINT:
             self.batch.put(Table.INDEX, rec.recent_key(head.id, self.number, namespace), b"")
         self._index_run(namespace, head)
 
-    def _index_run(self, namespace: int, head: rec.Head) -> None:
+    def _index_run(self, namespace: int, head: Head) -> None:
         if head.run_id is not None:
             key = rec.run_key(head.run_id, self.number, namespace, head.id)
             self.batch.put(Table.INDEX, key, encode_text(head.id))
 
-    def _unindex_run(self, namespace: int, head: rec.Head) -> None:
+    def _unindex_run(self, namespace: int, head: Head) -> None:
         if head.run_id is not None:
             self.batch.delete(
                 Table.INDEX, rec.run_key(head.run_id, self.number, namespace, head.id)
             )
 
-    def head(
-        self, namespace: int, checkpoint_id: str, kind: Kind = Kind.CHECKPOINT
-    ) -> rec.Head | None:
+    def head(self, namespace: int, checkpoint_id: str, kind: Kind = Kind.CHECKPOINT) -> Head | None:
         """Return a checkpoint's head, or None."""
         key = rec.checkpoint_key(self.number, namespace, checkpoint_id, kind)
         body = self.batch.get(Table.THREADS, key)
-        return None if body is None else rec.unpack_head(key, body)
+        return None if body is None else unpack_head(key, body)
 
-    def heads(self, namespace: int, kind: Kind = Kind.CHECKPOINT) -> list[rec.Head]:
+    def heads(self, namespace: int, kind: Kind = Kind.CHECKPOINT) -> list[Head]:
         """Return the heads of a namespace, in the order of their keys."""
         prefix = rec.checkpoints_prefix(self.number, namespace, kind)
-        return [rec.unpack_head(key, body) for key, body in self.batch.scan(Table.THREADS, prefix)]
+        return [unpack_head(key, body) for key, body in self.batch.scan(Table.THREADS, prefix)]
 
-    def hide(self, namespace: int, head: rec.Head) -> None:
+    def hide(self, namespace: int, head: Head) -> None:
         """Keep of a checkpoint only what channels of later ones are rebuilt from."""
         self._forget(namespace, head)
         key = rec.checkpoint_key(self.number, namespace, head.id, Kind.CARRIER)
-        self.put(key, rec.pack_head(head))
+        self.put(key, pack_head(head))
 
-    def drop(self, namespace: int, head: rec.Head, kind: Kind = Kind.CHECKPOINT) -> None:
+    def drop(self, namespace: int, head: Head, kind: Kind = Kind.CHECKPOINT) -> None:
         """Delete a checkpoint, or a carrier, with its pending writes and index entries."""
         if kind is Kind.CHECKPOINT:
             self._forget(namespace, head)
@@ -203,7 +202,7 @@ class ThreadEdit:
         self._unindex_run(namespace, head)
         self.delete_range(rec.writes_prefix(self.number, namespace, head.id))
 
-    def _forget(self, namespace: int, head: rec.Head) -> None:
+    def _forget(self, namespace: int, head: Head) -> None:
         self.delete(rec.checkpoint_key(self.number, namespace, head.id))
         self.batch.delete(Table.INDEX, rec.recent_key(head.id, self.number, namespace))
         self.record.checkpoints -= 1

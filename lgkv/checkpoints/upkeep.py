@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from lgkv.checkpoints import pruning
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.heads import unpack_head
 from lgkv.checkpoints.reading import Place, newest_head
 from lgkv.checkpoints.thread import ThreadEdit, namespace_number, now_us
 from lgkv.checkpoints.types import PLAIN_TYPE, ThreadInfo
@@ -83,7 +84,7 @@ def copy_thread(source: str, target: str) -> Change[None]:
             kind = key[len(prefix)]
             if kind in (Kind.CHECKPOINT, Kind.CARRIER):
                 (namespace, _) = split_key(Table.THREADS, key, len(prefix) + 1, "ui")
-                new.index(namespace, rec.unpack_head(key, body), Kind(kind))
+                new.index(namespace, unpack_head(key, body), Kind(kind))
         new.save()
 
     return Change(apply)

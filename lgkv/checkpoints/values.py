@@ -22,14 +22,14 @@ from lgkv.snapshot import Snapshot
 __all__ = [
     "BaseMovedError",
     "Piece",
+    "StoredVersion",
     "free_pieces",
     "pack_stored",
-    "unpack_stored",
-    "StoredVersion",
     "pieces_of",
     "read_version",
     "store_plan",
     "stored_payload",
+    "unpack_stored",
 ]
 
 PIECE_BYTES: Final = 15 << 10
@@ -90,10 +90,10 @@ def unpack_stored(key: bytes, body: bytes) -> StoredVersion:
             number, at = unpack_uint(body, at)
             numbers.append(number)
         frame_bytes, log_bytes, count, *rest = numbers
-        if len(rest) != 3 * count:
-            raise ValueError("the extents are cut short")
     except (ValueError, IndexError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged version: {error}") from None
+    if len(rest) != 3 * count:
+        raise CorruptionError(Table.THREADS.label, key, "the extents are cut short")
     extents = tuple(Extent(*rest[at : at + 3]) for at in range(0, len(rest), 3))
     return StoredVersion(stamp, form, EMPTY, extents, frame_bytes, log_bytes)
 
@@ -139,8 +139,10 @@ def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> lis
     for extent in extents:
         pieces = list(_pieces(snapshot, thread, extent))
         have = sum(piece.count for piece in pieces)
-        if not pieces or pieces[0].first > extent.first or (
-            pieces[0].first + have < extent.first + extent.count
+        if (
+            not pieces
+            or pieces[0].first > extent.first
+            or (pieces[0].first + have < extent.first + extent.count)
         ):
             key = piece_key(thread, extent.chain, extent.first)
             raise CorruptionError(Table.THREADS.label, key, "elements of the chain are missing")
@@ -304,6 +306,4 @@ def free_pieces(
 
 
 def _overlap(piece: Piece, extent: Extent) -> bool:
-    return (
-        piece.first < extent.first + extent.count and extent.first < piece.first + piece.count
-    )
+    return piece.first < extent.first + extent.count and extent.first < piece.first + piece.count

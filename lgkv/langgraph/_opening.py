@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Done", "Opening"]
 
-OPEN_OPTIONS: Final = ("mode", "durability", "interval_ms", "map_size_bytes", "lock_timeout_s", "cache_bytes")
+OPEN_OPTIONS: Final = (
+    "mode",
+    "durability",
+    "interval_ms",
+    "map_size_bytes",
+    "lock_timeout_s",
+    "cache_bytes",
+)
 
 
 class Done:
