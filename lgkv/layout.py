@@ -83,6 +83,7 @@ class Kind(enum.IntEnum):
     VERSION = 0x22
     CARRIER = 0x23
     PIECE = 0x24
+    FRAME = 0x25
     # MEMORY: kind, ...
     NODE = 0x30
     NODE_PATH = 0x31

@@ -15,7 +15,7 @@ from typing import Any, Final
 from lgkv import filters
 from lgkv.checkpoints import reading, upkeep
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues, Planned
+from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues
 from lgkv.checkpoints.heads import Head
 from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.types import (
@@ -123,7 +123,12 @@ class Checkpoints:
         channels = state.pop("channel_values", None) or {}
         versions = _checked_versions(state.pop("channel_versions", None) or {})
         new = versions if new_versions is None else _checked_versions(new_versions)
-        planned = self._plan(thread_id, namespace, parent_id, channels, new)
+        filled = {name: channels[name] for name in new if name in channels}
+        bases = Bases()
+        if parent_id is not None:
+            with self._connection.snapshot() as snapshot:
+                bases = reading.bases(snapshot, thread_id, namespace, parent_id, filled)
+        planned = dict.fromkeys(new, NOTHING) | self._values.plan(bases, filled)
         run_id = metadata.get(RUN_ID)
         delta = metadata.get(DELTA_COUNTERS)
         delta_names = (
@@ -155,6 +160,7 @@ class Checkpoints:
                 if seen is None
                 else [(numbers[node], _numbered(of, numbers)) for node, of in seen.items()],
                 [numbers[name] for name in delta_names],
+                bases.frame,
             )
             thread.put_head(space, head)
             thread.record.updated_us = now
@@ -167,23 +173,6 @@ class Checkpoints:
                 self._values.adopt(number, plan, stored[name])
 
         return Change(apply, adopt)
-
-    def _plan(
-        self,
-        thread_id: str,
-        namespace: str,
-        parent_id: str | None,
-        channels: Mapping[str, Any],
-        new: Mapping[str, rec.Version],
-    ) -> dict[str, Planned]:
-        """Return how to store the new values, against those of the parent checkpoint."""
-        filled = {name: channels[name] for name in new if name in channels}
-        bases: Bases = (0, {})
-        if parent_id is not None and filled:
-            with self._connection.snapshot() as snapshot:
-                bases = reading.bases(snapshot, thread_id, namespace, parent_id, filled)
-        planned = self._values.plan(bases, filled)
-        return {name: planned.get(name, NOTHING) for name in new}
 
     def put_writes(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from lgkv._msgpack import split_array
@@ -51,8 +52,17 @@ class Planned:
 NOTHING: Final = Planned(Plan(Form.EMPTY))
 """The plan of a channel that is empty from a version on."""
 
-Bases = tuple[int, dict[str, tuple[rec.Version, StoredVersion]]]
-"""A thread's number, and by channel the stored version that a new value may build on."""
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """What a new checkpoint may build on.
+
+    Its thread's number, its parent's versions by channel, and the frame of those.
+    """
+
+    thread: int = 0
+    versions: dict[str, tuple[rec.Version, StoredVersion]] = field(default_factory=dict)
+    frame: int = 0
 
 
 class ChannelValues:
@@ -66,18 +76,13 @@ class ChannelValues:
 
     def plan(self, bases: Bases, new: Mapping[str, Any]) -> dict[str, Planned]:
         """Return how to store new values."""
-        thread, stored = bases
         planned = {}
         for name, value in new.items():
-            version, old = stored.get(name, (None, None))
-            known = None if old is None else self._base(thread, old, value)
-            planned[name] = Planned(
-                plan_value(
-                    value, known, self._codec, lambda p, o=old: self._is_stored(thread, o, p)
-                ),
-                known,
-                version,
-            )
+            version, old = bases.versions.get(name, (None, None))
+            known = None if old is None else self._base(bases.thread, old, value)
+            is_stored = partial(self._is_stored, bases.thread, old)
+            plan = plan_value(value, known, self._codec, is_stored)
+            planned[name] = Planned(plan, known, version)
         return planned
 
     def _base(self, thread: int, old: StoredVersion, value: Any) -> Base | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lgkv.checkpoints.records import Version, unpack_fields
+from lgkv.checkpoints.records import Version, checkpoints_prefix, unpack_fields
 from lgkv.codec import Payload
 from lgkv.errors import CorruptionError
 from lgkv.keys import (
@@ -19,13 +19,28 @@ from lgkv.keys import (
     decode_text,
     encode_text,
     pack_id,
+    pack_uint,
     pack_version,
     unpack_id,
     unpack_version,
 )
-from lgkv.layout import Table, check_record, encode_fields
+from lgkv.layout import Kind, Table, check_record, encode_fields
+from lgkv.snapshot import Snapshot
 
-__all__ = ["Head", "pack_head", "unpack_head"]
+__all__ = [
+    "FRAMED_FROM",
+    "Head",
+    "Versions",
+    "changes_against",
+    "frame_key",
+    "pack_frame",
+    "pack_head",
+    "read_frame",
+    "unpack_head",
+]
+
+FRAMED_FROM = 16
+"""A checkpoint with this many channels or more stores its versions against a frame."""
 
 Versions = list[tuple[int, Version]]
 
@@ -38,6 +53,7 @@ class Head:
     the same by node number, None where the checkpoint has no `versions_seen` of the usual
     form. `delta` are the numbers of the channels whose value an ancestor and the writes since
     then make (LangGraph's `DeltaChannel`), unless the checkpoint has a value of its own.
+    `frame` is the number of the frame that the versions are stored against, 0 for none.
     """
 
     id: str
@@ -49,21 +65,75 @@ class Head:
     versions: Versions
     seen: list[tuple[int, Versions]] | None
     delta: list[int]
+    frame: int = 0
 
 
-def pack_head(head: Head) -> bytes:
-    """Return the body of a checkpoint's record."""
+# --- frames: the versions of many channels, which checkpoints store their changes against ---
+
+
+def frame_key(thread: int, namespace: int, number: int) -> bytes:
+    """Return the key of a frame."""
+    return checkpoints_prefix(thread, namespace, Kind.FRAME) + pack_uint(number)
+
+
+def pack_frame(versions: Versions) -> bytes:
+    """Return the body of a frame."""
     table: dict[bytes, int] = {}
+    flat = _places(versions, table)
+    return encode_fields([list(table), flat])
 
-    def places(versions: Versions) -> list[int]:
-        flat = []
-        for number, version in versions:
-            flat.append(number)
-            flat.append(table.setdefault(_pack_whole_version(version), len(table)))
-        return flat
 
-    versions = places(head.versions)
-    seen = None if head.seen is None else [[node, *places(of)] for node, of in head.seen]
+def read_frame(snapshot: Snapshot, thread: int, namespace: int, number: int) -> Versions | None:
+    """Return the versions of a frame, or None if it is gone."""
+    key = frame_key(thread, namespace, number)
+    body = snapshot.get(Table.THREADS, key)
+    if body is None:
+        return None
+    fields = unpack_fields(key, body)
+    check_record(Table.THREADS, key, fields, list, list)
+    try:
+        return _pairs(fields[1], [_unpack_whole_version(packed) for packed in fields[0]])
+    except (ValueError, IndexError, TypeError) as error:
+        raise CorruptionError(Table.THREADS.label, key, f"damaged frame: {error}") from None
+
+
+def changes_against(frame: Versions, versions: Versions) -> Versions | None:
+    """Return what of `versions` a frame does not have, or None if it is no use for them.
+
+    It is none if it has a channel that is not among them, or if the changes have become so
+    many that a new frame is cheaper: with n channels and k changes a frame costs n every k
+    checkpoints, and each of them up to k.
+    """
+    old, new = dict(frame), dict(versions)
+    if len(old.keys() - new.keys()):
+        return None
+    changes = [(channel, version) for channel, version in versions if old.get(channel) != version]
+    order = [channel for channel, _ in frame] + [c for c, _ in changes if c not in old]
+    if order != [channel for channel, _ in versions]:
+        return None
+    return changes if len(changes) ** 2 <= 2 * len(versions) else None
+
+
+def _apply_changes(frame: Versions, changes: Versions) -> Versions:
+    return list((dict(frame) | dict(changes)).items())
+
+
+# --- records -------------------------------------------------------------------------------
+
+
+def _places(versions: Versions, table: dict[bytes, int]) -> list[int]:
+    flat = []
+    for number, version in versions:
+        flat.append(number)
+        flat.append(table.setdefault(_pack_whole_version(version), len(table)))
+    return flat
+
+
+def pack_head(head: Head, changes: Versions) -> bytes:
+    """Return the body of a checkpoint's record; `changes` are its versions against its frame."""
+    table: dict[bytes, int] = {}
+    versions = _places(changes, table)
+    seen = None if head.seen is None else [[node, *_places(of, table)] for node, of in head.seen]
     return encode_fields(
         [
             _pack_whole_id(head.id),
@@ -73,6 +143,7 @@ def pack_head(head: Head) -> bytes:
             list(head.metadata),
             list(head.state),
             list(table),
+            head.frame,
             versions,
             seen,
             head.delta,
@@ -80,17 +151,20 @@ def pack_head(head: Head) -> bytes:
     )
 
 
-def unpack_head(key: bytes, body: bytes) -> Head:
-    """Return the head that `pack_head` made `body` from."""
+def unpack_head(snapshot: Snapshot, thread: int, namespace: int, key: bytes, body: bytes) -> Head:
+    """Return the head that `pack_head` made `body` from, its versions whole."""
     fields = unpack_fields(key, body)
     optional = (bytes, type(None))
     check_record(
         *(Table.THREADS, key, fields, bytes, optional, int, optional),
-        *(list, list, list, list, (list, type(None)), list),
+        *(list, list, list, int, list, (list, type(None)), list),
     )
-    id_, parent, created_us, run, metadata, state, table, versions, seen, delta = fields
+    id_, parent, created_us, run, metadata, state, table, frame, versions, seen, delta = fields
     check_record(Table.THREADS, key, metadata, str, bytes)
     check_record(Table.THREADS, key, state, str, bytes)
+    base = read_frame(snapshot, thread, namespace, frame) if frame else []
+    if base is None:
+        raise CorruptionError(Table.THREADS.label, key, f"its frame {frame} is missing")
     try:
         known = [_unpack_whole_version(packed) for packed in table]
         return Head(
@@ -100,9 +174,10 @@ def unpack_head(key: bytes, body: bytes) -> Head:
             None if run is None else _unpack_whole_id(run),
             (metadata[0], metadata[1]),
             (state[0], state[1]),
-            _pairs(versions, known),
+            _apply_changes(base, _pairs(versions, known)) if frame else _pairs(versions, known),
             None if seen is None else [(node, _pairs(of, known)) for node, *of in seen],
             delta,
+            frame,
         )
     except (ValueError, IndexError, TypeError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged checkpoint: {error}") from None

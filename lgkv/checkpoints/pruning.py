@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
-from lgkv.checkpoints.heads import Head
+from lgkv.checkpoints.heads import Head, frame_key
 from lgkv.checkpoints.thread import ThreadEdit, namespace_numbers
 from lgkv.codec.plan import Form
 from lgkv.layout import Kind, Table
@@ -145,10 +145,16 @@ def _free_versions(thread: ThreadEdit, namespace: int, rebuilt: set[int]) -> Non
     used: set[bytes] = set()
     for head in thread.heads(namespace):
         used.update(_version_keys(thread, namespace, head.versions))
+        used.add(frame_key(thread.number, namespace, head.frame))
     for head in thread.heads(namespace, Kind.CARRIER):
+        used.add(frame_key(thread.number, namespace, head.frame))
         carried = [(channel, version) for channel, version in head.versions if channel in rebuilt]
         used.update(_version_keys(thread, namespace, carried))
     prefix = rec.checkpoints_prefix(thread.number, namespace, Kind.VERSION)
+    frames = rec.checkpoints_prefix(thread.number, namespace, Kind.FRAME)
+    for key in list(thread.batch.keys(Table.THREADS, frames)):
+        if key not in used:
+            thread.delete(key)
     dropped: dict[int, list[values.StoredVersion]] = defaultdict(list)
     staying: dict[int, list[values.StoredVersion]] = defaultdict(list)
     for key, body in list(thread.batch.scan(Table.THREADS, prefix)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import Fetched
+from lgkv.checkpoints.channels import Bases, Fetched
 from lgkv.checkpoints.heads import Head, unpack_head
 from lgkv.checkpoints.thread import (
     channel_names,
@@ -83,7 +83,9 @@ def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) 
     """Return the head of a checkpoint, or None."""
     key = rec.checkpoint_key(place.thread, place.namespace, checkpoint_id, kind)
     body = snapshot.get(Table.THREADS, key)
-    return None if body is None else unpack_head(key, body)
+    if body is None:
+        return None
+    return unpack_head(snapshot, place.thread, place.namespace, key, body)
 
 
 def newest_head(snapshot: Snapshot, place: Place) -> Head | None:
@@ -136,12 +138,12 @@ def _value(
 
 def bases(
     snapshot: Snapshot, thread_id: str, namespace: str, parent_id: str, names: Iterable[str]
-) -> tuple[int, dict[str, tuple[rec.Version, StoredVersion]]]:
-    """Return the thread's number, and by channel the version that its parent checkpoint has."""
+) -> Bases:
+    """Return what a new checkpoint may build on: what its parent has of the channels `names`."""
     place = place_of(snapshot, thread_id, namespace)
     head = None if place is None else read_head(snapshot, place, parent_id, Kind.CHECKPOINT)
     if place is None or head is None:
-        return 0, {}
+        return Bases()
     versions, found = dict(head.versions), {}
     numbers = {name: at for at, name in enumerate(channel_names(snapshot, place.thread))}
     for name in names:
@@ -151,7 +153,7 @@ def bases(
             stored = read_version(snapshot, place.thread, place.namespace, number, version)
             if stored is not None and stored.form in (Form.OPAQUE, Form.LIST, Form.DICT):
                 found[name] = version, stored
-    return place.thread, found
+    return Bases(place.thread, found, head.frame)
 
 
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:
@@ -205,7 +207,7 @@ def _heads_before(snapshot: Snapshot, place: Place, before: str | None, count: i
     for _, key in _descending(snapshot, Table.THREADS, prefix, _bound(prefix, before)):
         body = snapshot.get(Table.THREADS, key)
         if body is not None:
-            heads.append(unpack_head(key, body))
+            heads.append(unpack_head(snapshot, place.thread, place.namespace, key, body))
         if len(heads) == count:
             break
     return heads
@@ -288,7 +290,8 @@ def _recent_page(
         if thread not in names:
             names[thread] = thread_name(snapshot, thread)
         name = namespace_name(snapshot, thread, namespace)
-        page.append((Place(thread, names[thread], namespace, name), unpack_head(head_key, body)))
+        head = unpack_head(snapshot, thread, namespace, head_key, body)
+        page.append((Place(thread, names[thread], namespace, name), head))
         if len(page) == count:
             return page, bound
     return page, None
@@ -297,7 +300,7 @@ def _recent_page(
 # --- channels that are stored as changes ---------------------------------------------------
 
 
-def load_history(
+def load_history(  # noqa: PLR0917  what names a checkpoint, and what to read of it
     snapshot: Snapshot,
     thread_id: str,
     namespace: str,

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.heads import Head, pack_head, unpack_head
+from lgkv.checkpoints.heads import (
+    FRAMED_FROM,
+    Head,
+    changes_against,
+    frame_key,
+    pack_frame,
+    pack_head,
+    read_frame,
+    unpack_head,
+)
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import decode_text, encode_text, pack_uint
@@ -157,7 +167,23 @@ class ThreadEdit:
             if old is not None and old.run_id != head.run_id:
                 self._unindex_run(namespace, old)
         self._index_run(namespace, head)
-        self.put(rec.checkpoint_key(self.number, namespace, head.id), pack_head(head))
+        self._put_framed(namespace, head, Kind.CHECKPOINT)
+
+    def _put_framed(self, namespace: int, head: Head, kind: Kind) -> None:
+        """Store a head; `head.frame` names the frame that may serve it."""
+        number, changes = 0, head.versions
+        if len(head.versions) >= FRAMED_FROM:
+            number = head.frame
+            frame = read_frame(self.batch, self.number, namespace, number) if number else None
+            known = None if frame is None else changes_against(frame, head.versions)
+            if known is None:
+                self.batch.state.stamps += 1
+                number, known = self.batch.state.stamps, []
+                key = frame_key(self.number, namespace, number)
+                self.put(key, pack_frame(head.versions))
+            changes = known
+        key = rec.checkpoint_key(self.number, namespace, head.id, kind)
+        self.put(key, pack_head(replace(head, frame=number), changes))
 
     def index(self, namespace: int, head: Head, kind: Kind) -> None:
         """Store the index entries of a head that is there already."""
@@ -180,18 +206,21 @@ class ThreadEdit:
         """Return a checkpoint's head, or None."""
         key = rec.checkpoint_key(self.number, namespace, checkpoint_id, kind)
         body = self.batch.get(Table.THREADS, key)
-        return None if body is None else unpack_head(key, body)
+        return None if body is None else self._unpack(namespace, key, body)
 
     def heads(self, namespace: int, kind: Kind = Kind.CHECKPOINT) -> list[Head]:
         """Return the heads of a namespace, in the order of their keys."""
         prefix = rec.checkpoints_prefix(self.number, namespace, kind)
-        return [unpack_head(key, body) for key, body in self.batch.scan(Table.THREADS, prefix)]
+        found = self.batch.scan(Table.THREADS, prefix)
+        return [self._unpack(namespace, key, body) for key, body in found]
+
+    def _unpack(self, namespace: int, key: bytes, body: bytes) -> Head:
+        return unpack_head(self.batch, self.number, namespace, key, body)
 
     def hide(self, namespace: int, head: Head) -> None:
         """Keep of a checkpoint only what channels of later ones are rebuilt from."""
         self._forget(namespace, head)
-        key = rec.checkpoint_key(self.number, namespace, head.id, Kind.CARRIER)
-        self.put(key, pack_head(head))
+        self._put_framed(namespace, head, Kind.CARRIER)
 
     def drop(self, namespace: int, head: Head, kind: Kind = Kind.CHECKPOINT) -> None:
         """Delete a checkpoint, or a carrier, with its pending writes and index entries."""

@@ -84,7 +84,8 @@ def copy_thread(source: str, target: str) -> Change[None]:
             kind = key[len(prefix)]
             if kind in (Kind.CHECKPOINT, Kind.CARRIER):
                 (namespace, _) = split_key(Table.THREADS, key, len(prefix) + 1, "ui")
-                new.index(namespace, unpack_head(key, body), Kind(kind))
+                head = unpack_head(batch, old.number, namespace, key, body)
+                new.index(namespace, head, Kind(kind))
         new.save()
 
     return Change(apply)
