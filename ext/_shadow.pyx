@@ -16,6 +16,7 @@ from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
+from cpython.set cimport PySet_New
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.string cimport memcmp
 
@@ -23,6 +24,8 @@ cdef extern from "Python.h":
     int PyGC_Disable()
     int PyGC_Enable()
     double PyFloat_AS_DOUBLE(object number)
+    int PyObject_GenericSetAttr(object value, object name, object to) except -1
+    object PyType_GenericNew(type kind, object arguments, PyObject *names)
 
 cdef enum:
     LEAF = 0
@@ -35,8 +38,6 @@ cdef enum:
 cdef enum:
     MAX_DEPTH = 100
     NODE_BYTES = 96
-
-cdef object _set = object.__setattr__
 
 
 @cython.no_gc
@@ -423,9 +424,11 @@ cdef dict _clone_dict(Node node):
 
 cdef object _clone_model(Node node):
     cdef object kind = node.leaf
-    cdef object fresh = kind.__new__(kind)
-    _set(fresh, "__dict__", _clone_dict(node.fields))
-    _set(fresh, "__pydantic_fields_set__", set(node.names_set))
-    _set(fresh, "__pydantic_extra__", None if node.extra is None else _clone_dict(node.extra))
-    _set(fresh, "__pydantic_private__", None)
+    cdef object fresh = PyType_GenericNew(<type>kind, (), NULL)
+    # As pydantic's own model_construct: the class's __setattr__ is not for this.
+    PyObject_GenericSetAttr(fresh, "__dict__", _clone_dict(node.fields))
+    PyObject_GenericSetAttr(fresh, "__pydantic_fields_set__", PySet_New(node.names_set))
+    extra = None if node.extra is None else _clone_dict(node.extra)
+    PyObject_GenericSetAttr(fresh, "__pydantic_extra__", extra)
+    PyObject_GenericSetAttr(fresh, "__pydantic_private__", None)
     return fresh
