@@ -22,19 +22,29 @@ FLUSH_SECONDS = 0.4
 LONGEST_GAP_SECONDS = 0.25
 
 
+class Disk:
+    """A disk that is slow from `slow_down` on."""
+
+    def __init__(self) -> None:
+        self.delay_seconds = 0.0
+        self.flushes = 0
+
+    def slow_down(self) -> None:
+        self.delay_seconds, self.flushes = FLUSH_SECONDS, 0
+
+
 @pytest.fixture
-def slow_disk(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Make every commit take a while; give the times at which one ended."""
-    ended: list[float] = []
-    flush = Writer._flush
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Give the disk under every commit."""
+    given, flush = Disk(), Writer._flush
 
     def slow_flush(self: Writer, txn: Any) -> None:
-        time.sleep(FLUSH_SECONDS)
+        time.sleep(given.delay_seconds)
         flush(self, txn)
-        ended.append(time.perf_counter())
+        given.flushes += 1
 
     monkeypatch.setattr(Writer, "_flush", slow_flush)
-    return ended
+    return given
 
 
 @contextlib.asynccontextmanager
@@ -80,22 +90,20 @@ WRITES: dict[str, Callable[[LgkvSaver, Any], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("name", WRITES)
 async def test_loop_goes_on_while_a_write_is_flushed(
-    saver: LgkvSaver, slow_disk: list[float], name: str
+    saver: LgkvSaver, disk: Disk, name: str
 ) -> None:
     config = put(saver, metadata={"run_id": "run"})
     put(saver, config, {"a": 1})
-    slow_disk.clear()
+    disk.slow_down()
     async with ticking() as gaps:
         await WRITES[name](saver, config)
-    assert len(slow_disk) == 1  # it was flushed, and before the call returned
+    assert disk.flushes == 1  # it was flushed, and before the call returned
     assert max(gaps) < LONGEST_GAP_SECONDS
 
 
-async def test_reads_go_on_while_a_write_is_flushed(
-    saver: LgkvSaver, slow_disk: list[float]
-) -> None:
+async def test_reads_go_on_while_a_write_is_flushed(saver: LgkvSaver, disk: Disk) -> None:
     config = put(saver, None, {"a": 1})
-    slow_disk.clear()
+    disk.slow_down()
     async with ticking() as gaps:
         writing = asyncio.create_task(aput(saver, config_of("other")))
         await asyncio.sleep(0.05)
@@ -104,39 +112,38 @@ async def test_reads_go_on_while_a_write_is_flushed(
         listed = [each async for each in saver.alist(None)]
         await saver.aget_delta_channel_history(config=config, channels=["a"])
         assert time.perf_counter() - began < LONGEST_GAP_SECONDS
-        assert slow_disk == []
+        assert disk.flushes == 0
         await writing
     assert found is not None
     assert ids_of(listed) == [id_of(config)]
     assert max(gaps) < LONGEST_GAP_SECONDS
 
 
-async def test_leaving_the_context_does_not_hold_up_the_loop(
-    path: str, slow_disk: list[float]
-) -> None:
+async def test_leaving_the_context_does_not_hold_up_the_loop(path: str, disk: Disk) -> None:
+    disk.slow_down()
     async with AsyncLgkvSaver.from_conn_string(path) as saver:
         writing = asyncio.create_task(aput(saver))
         await asyncio.sleep(0.05)
         async with ticking() as gaps:
             await saver.__aexit__(None, None, None)
-            assert len(slow_disk) == 1  # closing waits for what is under way
+            assert disk.flushes == 1  # closing waits for what is under way
         await writing
     assert max(gaps) < LONGEST_GAP_SECONDS
 
 
-async def test_clock_would_notice_a_blocked_loop(saver: LgkvSaver, slow_disk: list[float]) -> None:
+async def test_clock_would_notice_a_blocked_loop(saver: LgkvSaver, disk: Disk) -> None:
+    disk.slow_down()
     async with ticking() as gaps:
         put(saver)  # the sync call, on the loop
-    assert slow_disk
+    assert disk.flushes == 1
     assert max(gaps) > LONGEST_GAP_SECONDS  # else the tests above could not fail
 
 
-async def test_writes_that_wait_together_share_a_flush(
-    saver: LgkvSaver, slow_disk: list[float]
-) -> None:
+async def test_writes_that_wait_together_share_a_flush(saver: LgkvSaver, disk: Disk) -> None:
+    disk.slow_down()
     began = time.perf_counter()
     await asyncio.gather(*(aput(saver, config_of(f"t{at}")) for at in range(100)))
-    assert len(slow_disk) <= 3
+    assert disk.flushes <= 3
     assert time.perf_counter() - began < 5 * FLUSH_SECONDS
 
 
@@ -241,9 +248,8 @@ async def test_sync_and_async_calls_mix(saver: LgkvSaver) -> None:
 # --- cancelling ----------------------------------------------------------------------------
 
 
-async def test_cancelled_wait_ends_at_once_and_writes_nothing(
-    saver: LgkvSaver, slow_disk: list[float]
-) -> None:
+async def test_cancelled_wait_ends_at_once_and_writes_nothing(saver: LgkvSaver, disk: Disk) -> None:
+    disk.slow_down()
     flushing = asyncio.create_task(aput(saver, config_of("flushing")))
     await asyncio.sleep(0.1)
     waiting = asyncio.create_task(aput(saver, config_of("waiting")))
@@ -254,7 +260,7 @@ async def test_cancelled_wait_ends_at_once_and_writes_nothing(
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert time.perf_counter() - began < LONGEST_GAP_SECONDS
-    assert slow_disk == []
+    assert disk.flushes == 0
     await asyncio.gather(flushing, beside)
     assert await saver.aget_tuple(config_of("flushing")) is not None
     assert await saver.aget_tuple(config_of("beside")) is not None
@@ -263,11 +269,12 @@ async def test_cancelled_wait_ends_at_once_and_writes_nothing(
 
 
 async def test_cancelled_flush_ends_at_once_and_the_write_is_whole(
-    saver: LgkvSaver, slow_disk: list[float]
+    saver: LgkvSaver, disk: Disk
 ) -> None:
+    disk.slow_down()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(aput(saver, values={"a": 1, "b": 2}), FLUSH_SECONDS / 4)
-    assert slow_disk == []
+    assert disk.flushes == 0
     await aput(saver, config_of("other"))
     found = await saver.aget_tuple(config_of())
     assert found is not None
