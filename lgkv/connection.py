@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 import weakref
+from collections import deque
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
@@ -41,16 +42,21 @@ class _Shared:
         self.writer.close()
         self.env.close()
 
+    def close_if_idle(self) -> bool:
+        return self.writer.close_if_idle() and self.env.close_if_idle()
+
 
 class _Registry:
     """The files open in this process, by identity."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
         self.open: dict[FileId, _Shared] = {}
+        self._dropped: deque[_Shared] = deque()
 
     def acquire(self, path: str, mode: str, options: Options) -> _Shared:
         with self.lock:
+            self._release_dropped()
             identity = prepare(path, mode)
             shared = self.open.get(identity)
             if shared is None:
@@ -65,13 +71,45 @@ class _Registry:
             return shared
 
     def release(self, shared: _Shared) -> None:
+        """Give a handle's share back; the last one waits for what is queued."""
         with self.lock:
-            shared.handles -= 1
-            if shared.handles:
-                return
-            if self.open.get(shared.env.identity) is shared:
-                del self.open[shared.env.identity]
+            self._dropped.append(shared)
+            self._release_dropped()
+
+    def drop(self, shared: _Shared) -> None:
+        """Give back the share of a handle that was collected, without waiting for anything.
+
+        A collection may run in any thread at any point, in the writer thread too, and under
+        any lock: what cannot be closed at once is closed by the next call that opens or
+        closes a file, or at the interpreter's exit.
+        """
+        self._dropped.append(shared)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._release_dropped(wait=False)
+            finally:
+                self.lock.release()
+
+    def _release_dropped(self, *, wait: bool = True) -> None:
+        for _ in range(len(self._dropped)):
+            shared = self._dropped.popleft()
+            released = False
+            try:
+                released = shared.handles > 1 or self._close(shared, wait=wait)
+            finally:  # interrupted, it is tried again
+                if released:
+                    shared.handles -= 1
+                else:
+                    self._dropped.append(shared)
+
+    def _close(self, shared: _Shared, *, wait: bool) -> bool:
+        if wait and not shared.writer.is_own_thread():
             shared.close()
+        elif not shared.close_if_idle():
+            return False
+        if self.open.get(shared.env.identity) is shared:
+            del self.open[shared.env.identity]
+        return True
 
     def close_all(self) -> None:
         with self.lock:
@@ -93,7 +131,7 @@ class _Registry:
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
         for shared in self.open.values():
             shared.env.after_fork_in_child()
             shared.writer.after_fork_in_child()
@@ -119,7 +157,7 @@ class Connection:
 
     def __init__(self, shared: _Shared) -> None:
         self._shared = shared
-        self._finalizer = weakref.finalize(self, _registry.release, shared)
+        self._finalizer = weakref.finalize(self, _registry.drop, shared)
         self._finalizer.atexit = False  # the registry closes what is left, in one go
 
     @property
@@ -157,7 +195,9 @@ class Connection:
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
         self._check()
-        return self._shared.env.snapshot()
+        snapshot = self._shared.env.snapshot()
+        snapshot.owner = self  # else a handle that is used once only would close under it
+        return snapshot
 
     def commit(self, change: Change[T]) -> T:
         """Write `change` and return its result once it is durable."""
@@ -177,7 +217,8 @@ class Connection:
 
     def close(self) -> None:
         """Release this handle; the last one commits what is queued and closes the file."""
-        self._finalizer()
+        if self._finalizer.detach() is not None:
+            _registry.release(self._shared)
 
     def _check(self) -> None:
         if not self._finalizer.alive:

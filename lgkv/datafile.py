@@ -43,7 +43,7 @@ __all__ = [
 
 FILE_MODE: Final = 0o600
 LOCK_SUFFIX: Final = "-lock"
-_PUBLISH_WAIT_S: Final = 5.0
+TEMPORARY_SUFFIX: Final = ".tmp"
 
 # LMDB 0.9 meta pages, in the byte order and word size of the machine.
 _META_MAGIC: Final = 0xBEEFC0DE
@@ -60,10 +60,10 @@ class FileId(NamedTuple):
 
 
 def file_id(path: str) -> FileId | None:
-    """Return the identity of the file at `path` now, or None if there is none."""
+    """Return the identity of the file at `path` now, or None if none can be seen there."""
     try:
         found = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
+    except OSError:
         return None
     return FileId(found.st_dev, found.st_ino)
 
@@ -76,10 +76,11 @@ def inspect_file(path: str, verify: Callable[[str], list[str]]) -> FileId | None
 
     Raises:
         InvalidInputError: It is a directory, a symbolic link, has a second hard link, belongs
-            to another user, or is no LMDB file.
+            to another user, is no LMDB file, or has the name of a lock file.
         CorruptionError: It is empty, or shorter than its own pages.
     """
-    found = _settled_stat(path)
+    _refuse_lock_name(path)
+    found = _stat(path)
     if found is None:
         return None
     if stat.S_ISDIR(found.st_mode):
@@ -90,10 +91,13 @@ def inspect_file(path: str, verify: Callable[[str], list[str]]) -> FileId | None
             "through a link it would have locks of its own"
         )
     if found.st_nlink > 1:
-        raise InvalidInputError(
-            f"{path!r} has {found.st_nlink} hard links: two names would have two locks; "
-            "remove the others"
-        )
+        if not _is_temporary_link(path, found):
+            raise InvalidInputError(
+                f"{path!r} has {found.st_nlink} hard links: two names would have two locks; "
+                "remove the others"
+            )
+        with contextlib.suppress(OSError):  # its creator may not have come to that
+            _sync_folder(os.path.dirname(path) or ".")
     if hasattr(os, "geteuid") and os.geteuid() not in (0, found.st_uid):
         raise InvalidInputError(
             f"{path!r} belongs to user {found.st_uid}: copy it to a file of your own"
@@ -103,31 +107,49 @@ def inspect_file(path: str, verify: Callable[[str], list[str]]) -> FileId | None
     return FileId(found.st_dev, found.st_ino)
 
 
-def _settled_stat(path: str) -> os.stat_result | None:
-    """Return the file's status once a creator who is publishing it is through."""
-    deadline = time.monotonic() + _PUBLISH_WAIT_S
-    while True:
-        try:
-            found = os.stat(path, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError:
-            raise InvalidInputError(f"a part of {path!r} is not a directory") from None
-        except PermissionError as error:
-            raise ReadOnlyError(f"{path!r} cannot be looked at: {error.strerror}") from error
-        if found.st_nlink != 2 or time.monotonic() > deadline or not _being_published(path, found):
-            return found
-        time.sleep(0.002)
-
-
-def _being_published(path: str, found: os.stat_result) -> bool:
-    """Whether the second link is the temporary name of a creator at work."""
-    folder, name = os.path.split(path)
-    with os.scandir(folder or ".") as entries:
-        return any(
-            entry.name.startswith(f".{name}.") and entry.inode() == found.st_ino
-            for entry in entries
+def _refuse_lock_name(path: str) -> None:
+    """Refuse the name of a lock file, before anything opens it, or puts a file in its place."""
+    if path.endswith(LOCK_SUFFIX):
+        raise InvalidInputError(
+            f"{path!r} is the name of a lock file of LMDB's: name the file beside it, or another"
         )
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise InvalidInputError(f"a part of {path!r} is not a directory") from None
+    except PermissionError as error:
+        raise ReadOnlyError(f"{path!r} cannot be looked at: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # too long, a loop of links, a NUL, no file name at all
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInputError(f"{path!r} cannot be a file's path: {reason}") from error
+
+
+def _is_temporary_link(path: str, found: os.stat_result) -> bool:
+    """Whether the only other name is the temporary one of a creator at work, or killed there.
+
+    Nobody opens a file by that name, so it brings no second lock.
+    """
+    folder, name = os.path.split(path)
+    if found.st_nlink != 2:
+        return False
+    try:
+        with os.scandir(folder or ".") as entries:
+            return (
+                any(
+                    entry.name.startswith(f".{name}.")
+                    and entry.name.endswith(TEMPORARY_SUFFIX)
+                    and entry.inode() == found.st_ino
+                    for entry in entries
+                )
+                or os.stat(path, follow_symlinks=False).st_nlink == 1
+            )
+    except OSError:
+        return False
 
 
 def _check_lock_path(path: str) -> None:
@@ -139,7 +161,29 @@ def _check_lock_path(path: str) -> None:
         raise InvalidInputError(f"{path + LOCK_SUFFIX!r} is not a regular file: remove it")
 
 
+class _Extent(NamedTuple):
+    """How long a file is, and how long its newest commit says it is."""
+
+    size: int
+    expected: int
+    transaction: int
+
+
 def _check_pages(path: str, verify: Callable[[str], list[str]]) -> None:
+    extent = _read_extent(path)
+    # A page that the last commit took and gave back may never have been written, so a file
+    # can be short and whole: then every page in use is there. What is found in a file that
+    # is being written meanwhile says nothing.
+    while extent.size < extent.expected and verify(path):
+        again = _read_extent(path)
+        if again.transaction == extent.transaction:
+            raise CorruptionError(
+                path, None, f"the file is cut short: {extent.size:,} bytes of {extent.expected:,}"
+            )
+        extent = again
+
+
+def _read_extent(path: str) -> _Extent:
     try:
         with open(path, "rb") as file:
             head = file.read(_META_OFFSET + _META.size)
@@ -158,13 +202,10 @@ def _check_pages(path: str, verify: Callable[[str], list[str]]) -> None:
             size = os.fstat(file.fileno()).st_size  # after the meta pages: a live file grows first
     except PermissionError as error:
         raise ReadOnlyError(f"{path!r} cannot be read: {error.strerror}") from error
-    _, last_page, _ = first if second is None or first[2] >= second[2] else second
-    # A page that the last commit took and gave back may never have been written, so a file
-    # can be short and whole: then every page in use is there.
-    if size < (last_page + 1) * page_size and verify(path):
-        raise CorruptionError(
-            path, None, f"the file is cut short: {size:,} bytes of {(last_page + 1) * page_size:,}"
-        )
+    except OSError as error:
+        raise StorageError(f"{path!r} cannot be read: {error.strerror}") from error
+    _, last_page, transaction = first if second is None or first[2] >= second[2] else second
+    return _Extent(size, (last_page + 1) * page_size, transaction)
 
 
 def _parse_meta(page: bytes) -> tuple[int, int, int] | None:
@@ -185,8 +226,9 @@ def _parse_meta(page: bytes) -> tuple[int, int, int] | None:
 
 def temporary_beside(path: str) -> str:
     """Return a name for an unfinished file, in the folder of `path`."""
+    _refuse_lock_name(path)
     folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
+    return os.path.join(folder, f".{name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
 def create_file(path: str, fill: Callable[[str], None]) -> None:
@@ -230,7 +272,9 @@ def publish(temporary: str, path: str, *, replace: bool = False) -> None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
             os.rename(temporary, path)
         else:
-            os.unlink(temporary)
+            _sync_folder(os.path.dirname(path) or ".")
+            os.unlink(temporary)  # last: while it is there, the new name may not be durable
+            return
     _sync_folder(os.path.dirname(path) or ".")
 
 

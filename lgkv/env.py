@@ -6,11 +6,12 @@ read transactions; they are short, and no user code runs inside one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-import threading
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 import lmdb
 from lmdb import verify as lmdb_verify
@@ -37,13 +38,17 @@ from lgkv.layout import (
     encode_plain,
     seal_record,
 )
-from lgkv.snapshot import Snapshot, State, translate
+from lgkv.snapshot import Sharing, Snapshot, State, translate
 
 __all__ = ["Environment", "Options", "Snapshot", "State", "prepare", "translate"]
+
+T = TypeVar("T")
 
 LARGE_MAP_BYTES: Final = 1 << 40
 FIRST_MAP_BYTES: Final = 64 << 20
 MAX_READERS: Final = 4096
+ATTEMPTS: Final = 20
+"""How often a transaction is tried to begin while other processes write beyond the map."""
 TABLES: Final = (Table.THREADS, Table.MEMORY, Table.NAMES, Table.INDEX)
 
 
@@ -69,7 +74,7 @@ class Environment:
         self.stale_readers = 0
         self._failure: BaseException | None = None
         self._closed = False
-        self._reset_locks()
+        self.sharing = Sharing()
         self._lmdb, self._databases = _open_lmdb(path, options)
         try:
             self.stale_readers += self._clear_stale_readers()
@@ -79,44 +84,40 @@ class Environment:
             self._lmdb.close()
             raise
 
-    def _reset_locks(self) -> None:
-        self._users = 0
-        self._turn = threading.Condition(threading.Lock())
-        self._exclusive = False
-
     # --- transactions ---
 
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
-        self.enter()
+        snapshot = Snapshot(self.path, self.sharing)
         try:
-            return Snapshot(self.path, self._begin(write=False), self._databases, self.leave)
+            self.sharing.enter(snapshot)
+            snapshot.begin(self._begin(snapshot, write=False), self._databases)
         except lmdb.Error as error:
-            self.leave()
+            self.sharing.leave(snapshot)
             raise translate(error, self.path) from error
         except BaseException:
-            self.leave()
+            self.sharing.leave(snapshot)
             raise
+        return snapshot
 
-    def begin_write(self) -> tuple[Any, dict[Table, Any]]:
-        """Return a write transaction and the tables; the caller has entered and holds the gate."""
-        return self._begin(write=True), self._databases
+    def begin_write(self, user: object) -> tuple[Any, dict[Table, Any]]:
+        """Return a write transaction and the tables; `user` has entered and holds the gate."""
+        return self._begin(user, write=True), self._databases
 
     def begin_nested(self, parent: Any) -> Any:
         """Return a transaction inside the write transaction `parent`."""
         return self._lmdb.begin(write=True, parent=parent, buffers=True)
 
-    def _begin(self, *, write: bool) -> Any:
+    def _begin(self, user: object, *, write: bool) -> Any:
         self.check()
-        for attempt in range(3):
+        for attempt in range(ATTEMPTS):
             try:
                 return self._lmdb.begin(write=write, buffers=True)
-            except lmdb.MapResizedError:  # another process grew the map
-                self.leave()
-                try:
-                    self.set_map_size(0)
-                finally:
-                    self.enter()
+            except lmdb.MapResizedError:  # another process has written beyond this map
+                self.sharing.leave(user)
+                self._follow()
+                self.sharing.enter(user)
+                self.check()
             except lmdb.ReadersFullError:
                 if attempt or not self._clear_stale_readers():
                     raise
@@ -128,8 +129,7 @@ class Environment:
             raise ClosedError(f"{self.path!r} was closed: open it again")
         if self._failure is not None:
             raise CommitFailedError(
-                f"an earlier commit to {self.path!r} failed ({self._failure}): "
-                "close it and open it again"
+                f"{self.path!r} has failed earlier ({self._failure}): close it and open it again"
             ) from self._failure
         if file_id(self.path) != self.identity:
             raise StorageError(
@@ -137,48 +137,7 @@ class Environment:
                 "open it again"
             )
 
-    # --- sharing: many users, or one alone ---
-
-    def enter(self) -> None:
-        """Begin to use the map; waits while it is being resized."""
-        with self._turn:
-            while self._exclusive:
-                self._turn.wait()
-            self._users += 1
-
-    def leave(self) -> None:
-        """End the use that `enter` began."""
-        with self._turn:
-            self._users -= 1
-            if not self._users:
-                self._turn.notify_all()
-
-    def become_alone(self) -> None:
-        """Wait until no transaction of this process is open, and let none begin."""
-        with self._turn:
-            while self._exclusive:
-                self._turn.wait()
-            self._exclusive = True
-            while self._users:
-                self._turn.wait()
-
-    def end_alone(self) -> None:
-        """Let transactions begin again."""
-        with self._turn:
-            self._exclusive = False
-            self._turn.notify_all()
-
     # --- growth ---
-
-    def set_map_size(self, size_bytes: int) -> None:
-        """Resize the map; 0 takes the size that another process gave it."""
-        self.become_alone()
-        try:
-            self._lmdb.set_mapsize(size_bytes)
-        except lmdb.Error as error:
-            raise translate(error, self.path) from error
-        finally:
-            self.end_alone()
 
     def grow(self) -> None:
         """Double the map after MapFullError; the caller has left its transaction.
@@ -186,13 +145,55 @@ class Environment:
         Raises:
             MapFullError: `map_size_bytes` was given and is reached, or the address space ends.
         """
-        size = int(self._lmdb.info()["map_size"])
-        if self.options.map_size_bytes is not None or size >= LARGE_MAP_BYTES:
+        self.sharing.become_alone()
+        try:
+            size = int(self._lmdb.info()["map_size"])
+            if self.options.map_size_bytes is not None or size >= LARGE_MAP_BYTES:
+                raise MapFullError(
+                    f"{self.path!r} is full at {size:,} bytes: open it with a larger map_size_bytes"
+                )
+            self._resize(size, size * 2)
+            self.map_growths += 1
+        finally:
+            self.sharing.end_alone()
+
+    def _follow(self) -> None:
+        """Map what another process has written beyond this map, and room to write.
+
+        Its map may be one that this process has no address space for, so only what the file
+        needs is taken; and no room where `map_size_bytes` is exceeded already.
+        """
+        self.sharing.become_alone()
+        try:
+            info = self._lmdb.info()
+            size = int(info["map_size"])
+            needed = (int(info["last_pgno"]) + 1) * int(self._lmdb.stat()["psize"])
+            wanted = needed if self.options.map_size_bytes is not None else size
+            while wanted < needed:
+                wanted *= 2
+            if wanted > size:
+                self._resize(size, wanted)
+        finally:
+            self.sharing.end_alone()
+
+    def _resize(self, size: int, wanted: int) -> None:
+        try:
+            self._lmdb.set_mapsize(wanted)
+        except lmdb.Error as error:
+            # LMDB has unmapped the file by now: go on with the map as it was.
+            self._reopen(replace(self.options, map_size_bytes=size))
             raise MapFullError(
-                f"{self.path!r} is full at {size:,} bytes: open it with a larger map_size_bytes"
-            )
-        self.set_map_size(size * 2)
-        self.map_growths += 1
+                f"{self.path!r} cannot be mapped at {wanted:,} bytes ({error}): "
+                "allow the process more address space"
+            ) from error
+
+    def _reopen(self, options: Options) -> None:
+        self._lmdb.close()
+        try:
+            self._lmdb, self._databases = _open_lmdb(self.path, options)
+        except LgkvError as error:
+            self.fail(error)
+            raise
 
     # --- life ---
 
@@ -204,31 +205,42 @@ class Environment:
         """Close once no transaction is open."""
         if self._closed:
             return
-        self.become_alone()
+        self.sharing.become_alone()
         try:
             self._closed = True
             self._lmdb.close()
         finally:
-            self.end_alone()
+            self.sharing.end_alone()
+
+    def close_if_idle(self) -> bool:
+        """Close if that needs no waiting; return whether it did."""
+        if not self.sharing.become_alone_if_idle():
+            return False
+        try:
+            self._closed = True
+            self._lmdb.close()
+        finally:
+            self.sharing.end_alone()
+        return True
 
     def before_fork(self) -> None:
         """Come to rest, so that the child inherits no open transaction."""
-        self.become_alone()
+        self.sharing.become_alone()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        self.end_alone()
+        self.sharing.end_alone()
 
     def after_fork_in_child(self) -> None:
         """Drop what belongs to the parent; the map is opened anew."""
-        self._reset_locks()
+        self.sharing = Sharing()
         if self._closed:
             return
-        self._lmdb.close()
-        try:
-            self._lmdb, self._databases = _open_lmdb(self.path, self.options)
-        except LgkvError as error:  # a fork handler cannot raise: the next use does
-            self._failure = error
+        if file_id(self.path) != self.identity:
+            self._lmdb.close()  # what lies at the path now was not looked at: every use says so
+            return
+        with contextlib.suppress(LgkvError):  # a fork handler cannot raise: the next use does
+            self._reopen(self.options)
 
     # --- the rest ---
 
@@ -237,23 +249,21 @@ class Environment:
 
     def info(self) -> dict[str, int]:
         """Return LMDB's figures: page size, pages, map size, readers, transaction."""
-        self.enter()
-        try:
-            self.check()
-            return {**self._lmdb.stat(), **self._lmdb.info()}
-        finally:
-            self.leave()
+        return self._use(lambda: {**self._lmdb.stat(), **self._lmdb.info()})
 
     def copy_to(self, descriptor: int) -> None:
         """Write a compact copy of the newest commit; others go on writing."""
-        self.enter()
+        self._use(lambda: self._lmdb.copyfd(descriptor, compact=True))
+
+    def _use(self, call: Callable[[], T]) -> T:
         try:
+            self.sharing.enter(call)
             self.check()
-            self._lmdb.copyfd(descriptor, compact=True)
+            return call()
         except lmdb.Error as error:
             raise translate(error, self.path) from error
         finally:
-            self.leave()
+            self.sharing.leave(call)
 
 
 # --- opening -------------------------------------------------------------------------------

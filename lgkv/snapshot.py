@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +27,7 @@ from lgkv.layout import STATE_KEY, Table, open_record
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Snapshot", "State", "translate"]
+__all__ = ["Sharing", "Snapshot", "State", "translate"]
 
 _STATE: Final = struct.Struct("<7Q")
 
@@ -80,24 +83,99 @@ def translate(error: lmdb.Error, path: str) -> LgkvError:
     return StorageError(f"{path!r}: {error}")
 
 
+class Sharing:
+    """Who uses the map: many at a time, or one alone, who may replace it.
+
+    A use is known by an object that lives as long as it. A KeyboardInterrupt can come between
+    any two lines, and must not leave a use behind that others wait for: so leaving is one
+    step, may be repeated, and a thread never waits for itself.
+    """
+
+    _FIRST_PAUSE_S: Final = 0.00005
+    _LONGEST_PAUSE_S: Final = 0.002
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # by `with` only: no interruption comes between
+        self._ended = threading.Condition(self._lock)
+        self._users: dict[int, int] = {}
+        self._alone: int | None = None
+
+    def enter(self, user: object) -> None:
+        """Begin a use; waits while another thread is alone."""
+        me = threading.get_ident()
+        with self._lock:
+            while self._alone not in (None, me) and me not in list(self._users.values()):
+                self._ended.wait()
+            self._users[id(user)] = me
+
+    def leave(self, user: object) -> None:
+        """End the use of `user`, if there is one."""
+        self._users.pop(id(user), None)
+
+    def become_alone(self) -> None:
+        """Wait until no other thread uses the map, and let none begin."""
+        me, pause = threading.get_ident(), self._FIRST_PAUSE_S
+        try:
+            with self._lock:
+                while self._alone not in (None, me):
+                    self._ended.wait()
+                self._alone = me
+            while any(user != me for user in list(self._users.values())):
+                time.sleep(pause)  # a use is short, and its end is not told
+                pause = min(pause * 2, self._LONGEST_PAUSE_S)
+        except BaseException:
+            self.end_alone()
+            raise
+
+    def become_alone_if_idle(self) -> bool:
+        """Become alone if that needs no waiting; return whether it did."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._alone is not None or self._users:
+                return False
+            self._alone = threading.get_ident()
+        finally:
+            self._lock.release()
+        return True
+
+    def end_alone(self) -> None:
+        """Let others begin again."""
+        with self._lock:
+            if self._alone == threading.get_ident():
+                self._alone = None
+                self._ended.notify_all()
+
+
 class Snapshot:
     """The file as of one commit. Every record is checked as it is read."""
 
-    __slots__ = ("_databases", "_leave", "_path", "_txn")
+    __slots__ = ("_databases", "_path", "_sharing", "_txn", "owner")
 
-    def __init__(
-        self, path: str, txn: Any, databases: dict[Table, Any], leave: Callable[[], None]
-    ) -> None:
-        self._path, self._txn, self._databases, self._leave = path, txn, databases, leave
+    owner: object
+    """Kept alive until the snapshot ends: the handle that it came from."""
+
+    def __init__(self, path: str, sharing: Sharing) -> None:
+        self._path, self._sharing, self.owner = path, sharing, None
+
+    def begin(self, txn: Any, databases: dict[Table, Any]) -> None:
+        """Read through `txn` from here on."""
+        self._txn, self._databases = txn, databases
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._txn.abort()
-        self._leave()
+        try:
+            self._txn.abort()
+        finally:
+            self._sharing.leave(self)
         if isinstance(error, lmdb.Error):
             raise translate(error, self._path) from error
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self._sharing.leave(self)  # for one that an interruption kept from its `with`
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the body under `key`, or None."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import lmdb
 
@@ -25,8 +25,8 @@ from lgkv.env import Environment, Snapshot, State, translate
 from lgkv.errors import (
     ClosedError,
     CommitFailedError,
-    LgkvError,
     ReadOnlyError,
+    StorageError,
     WriteLockTimeoutError,
 )
 from lgkv.layout import STATE_KEY, Table, seal_record
@@ -111,18 +111,45 @@ class WriterFigures:
 
 @dataclass(slots=True)
 class _Pending:
+    """A change and what becomes of it, which its future is told once every lock is released."""
+
     change: Change[Any]
-    future: Future[Any]
-    running: bool = False
+    future: Future[Any] | None = None
+    wanted: bool | None = None
+    result: Any = None
+    error: BaseException | None = None
+    decided: bool = False
 
     def start(self) -> bool:
         """Whether the caller still wants it; from here on it cannot be cancelled."""
-        self.running = self.running or self.future.set_running_or_notify_cancel()
-        return self.running
+        if self.wanted is None:  # a future may be asked once only
+            self.wanted = self.future is None or self.future.set_running_or_notify_cancel()
+        return self.wanted
+
+    def succeed(self, result: Any) -> None:
+        self.result, self.decided = result, True
 
     def fail(self, error: BaseException) -> None:
-        if (self.running or self.start()) and not self.future.done():
-            self.future.set_exception(error)
+        if not self.decided:
+            self.error, self.decided = error, True
+
+    def outcome(self) -> Any:
+        """Return what the change returned, or raise what it, or its commit, raised."""
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+            return self.result
+        finally:
+            del error  # else it would keep itself alive
+
+    def end(self) -> None:
+        """End the future; what its callbacks do is the caller's own affair."""
+        if self.start() and self.future is not None:
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
 
 
 class Writer:
@@ -150,33 +177,38 @@ class Writer:
             WriteLockTimeoutError: Others wrote for longer than `lock_timeout_s`.
         """
         self._check()
-        if not self._queue and self._turn.acquire(blocking=False):
-            future: Future[T] = Future()
-            try:
-                self._commit_all([_Pending(change, future)])
-            finally:
-                self._turn.release()
-            return future.result()
+        if not self._queue and not self._turn.locked():
+            pending = _Pending(change)
+            with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
+                self._check_open()
+                self._commit_all([pending])
+            return cast("T", pending.outcome())
         return self._wait(self.submit(change))
 
     def submit(self, change: Change[T]) -> Future[T]:
         """Queue `change`; the future is done once it is durable, or has failed."""
         self._check()
-        pending = _Pending(change, Future())
+        future: Future[T] = Future()
         with self._arrived:
-            if self._closed:
-                raise ClosedError(f"{self._env.path!r} was closed: open it again")
-            self._queue.append(pending)
+            self._check_open()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lgkv-writer", daemon=True)
-                self._thread.start()
+                self._thread = self._start_thread()
+            self._queue.append(_Pending(change, future))
             self._arrived.notify()
-        return pending.future
+        return future
+
+    def _start_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="lgkv-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            raise StorageError(f"{self._env.path!r}: the writer thread: {error}") from error
+        return thread
 
     def _wait(self, future: Future[T]) -> T:
         limit = self._env.options.lock_timeout_s
         try:
-            return future.result(limit)
+            return future.result(min(limit, threading.TIMEOUT_MAX))
         except FutureTimeoutError:
             if future.cancel():
                 raise WriteLockTimeoutError(
@@ -192,6 +224,10 @@ class Writer:
             )
         self._env.check()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._env.path!r} was closed: open it again")
+
     # --- the writer thread ---
 
     def _run(self) -> None:
@@ -202,7 +238,10 @@ class Writer:
                 if not self._queue:
                     return
             with self._turn:
-                self._commit_all(self._take())
+                batch = self._take()
+                self._commit_all(batch)
+            while batch:  # nothing here keeps a change alive that is done
+                batch.pop(0).end()
 
     def _take(self) -> list[_Pending]:
         with self._arrived:
@@ -218,62 +257,87 @@ class Writer:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         with self._turn:
-            if self._gate is not None:
-                self._gate.close()
-                self._gate = None
+            self._close_gate()
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller is the writer thread, which cannot wait for itself."""
+        return self._thread is threading.current_thread()
+
+    def close_if_idle(self) -> bool:
+        """Stop if that needs no waiting; return whether it did."""
+        if not self._arrived.acquire(blocking=False):
+            return False
+        try:
+            if self._queue or not self._turn.acquire(blocking=False):
+                return False
+            try:
+                self._closed = True
+                self._arrived.notify_all()
+                self._close_gate()
+            finally:
+                self._turn.release()
+        finally:
+            self._arrived.release()
+        return True
+
+    def _close_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
 
     # --- one commit ---
 
     def _commit_all(self, batch: list[_Pending]) -> None:
-        """Commit `batch`; every future is done afterwards, whatever happens."""
+        """Commit `batch`. What became of each change is in it afterwards; nothing is raised."""
         try:
-            began = time.perf_counter()
-            if self._gate is None:
-                self._gate = Gate(self._env.path)
-            self._gate.acquire(self._env.options.lock_timeout_s)
-            self.figures.wait_seconds += time.perf_counter() - began
-            try:
-                self._commit_and_grow(batch)
-            finally:
-                self._gate.release()
-        except lmdb.Error as error:
-            self._fail_all(batch, translate(error, self._env.path))
-        except OSError as error:
-            self._fail_all(batch, CommitFailedError(f"{self._env.path!r}: {error}"))
-        except LgkvError as error:
+            self._commit_behind_gate(batch)
+        except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
             self._fail_all(batch, error)
-        except BaseException as error:
-            self._fail_all(batch, error)
-            raise
 
-    @staticmethod
-    def _fail_all(batch: list[_Pending], error: BaseException) -> None:
+    def _fail_all(self, batch: list[_Pending], error: BaseException) -> None:
+        reason = error
+        if isinstance(error, lmdb.Error):
+            reason = translate(error, self._env.path)
+        elif isinstance(error, OSError):
+            reason = CommitFailedError(f"{self._env.path!r}: {error}")
         for pending in batch:
-            pending.fail(error)
+            pending.fail(reason)
+
+    def _commit_behind_gate(self, batch: list[_Pending]) -> None:
+        began = time.perf_counter()
+        if self._gate is None:
+            self._gate = Gate(self._env.path)
+        self._gate.acquire(self._env.options.lock_timeout_s)
+        self.figures.wait_seconds += time.perf_counter() - began
+        try:
+            self._commit_and_grow(batch)
+        finally:
+            self._gate.release()
 
     def _commit_and_grow(self, batch: list[_Pending]) -> None:
         wanted = [pending for pending in batch if pending.start()]
         while wanted:
-            self._env.enter()
             try:
+                self._env.sharing.enter(wanted)
                 self._commit_once(wanted)
             except lmdb.MapFullError:
                 full = True
             else:
                 full = False
             finally:
-                self._env.leave()
+                self._env.sharing.leave(wanted)
             if not full:
                 return
             self._env.grow()
             logger.info("the map of %s was full and has grown", self._env.path)
 
     def _commit_once(self, wanted: list[_Pending]) -> None:
-        txn, databases = self._env.begin_write()
+        txn, databases = self._env.begin_write(wanted)
         done: list[tuple[_Pending, Any]] = []
         failed: list[tuple[_Pending, BaseException]] = []
         try:
-            batch = Batch(self._env.path, txn, databases, self._env.leave)
+            batch = Batch(self._env.path, self._env.sharing)
+            batch.begin(txn, databases)
             batch.state = batch.read_state()
             batch._compress = self._env.options.compression  # noqa: SLF001
             for pending in wanted:
@@ -288,21 +352,17 @@ class Writer:
             if done:
                 batch.state.commit += 1
                 batch.put(Table.MAIN, STATE_KEY, batch.state.pack())
-        except BaseException:
-            txn.abort()
-            raise
-        if done:
-            self._flush(txn)
-        else:
-            txn.abort()
+                self._flush(txn)
+        finally:
+            txn.abort()  # unless it was committed; at once, for it holds LMDB's lock
         self.figures.changes += len(done)
         self.figures.failed_changes += len(failed)
         for pending, result in done:
             if pending.change.committed is not None:
                 pending.change.committed(result)
-            pending.future.set_result(result)
+            pending.succeed(result)
         for pending, reason in failed:
-            pending.future.set_exception(
+            pending.fail(
                 translate(reason, self._env.path) if isinstance(reason, lmdb.Error) else reason
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
@@ -87,4 +88,4 @@ class Opening:
         return self
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
-        self.close()
+        await asyncio.to_thread(self.close)  # the last commit may be under way

@@ -92,20 +92,21 @@ def branching_graph(saver: Any, frequency: int) -> CompiledStateGraph[Any, Any, 
         facts: Annotated[dict[str, Any], DeltaChannel(merge, snapshot_frequency=frequency * 7)]
 
     def begin(state: State) -> dict[str, Any]:
-        return {"count": state.get("count", 0) + 1, "turns": [state["turn"]]}
+        return {"count": state.get("count", 0) + 1, "turns": [state.get("turn", "")]}
 
     def writer(name: str) -> Any:
         def write(state: State) -> dict[str, Any]:
-            written: dict[str, Any] = {"items": [f"{name}{state['count']}"]}
+            count, turn = state.get("count", 0), state.get("turn", "")
+            written: dict[str, Any] = {"items": [f"{name}{count}"]}
             if name == "a":
-                written["facts"] = {state["turn"]: state["count"], "last": state["turn"]}
+                written["facts"] = {turn: count, "last": turn}
             return written
 
         return write
 
     def finish(state: State) -> dict[str, Any]:
-        if state["turn"].endswith("!"):
-            return {"items": Overwrite([f"replaced{state['count']}"])}
+        if state.get("turn", "").endswith("!"):
+            return {"items": Overwrite([f"replaced{state.get('count', 0)}"])}
         return {"turns": ["end"]}
 
     builder = StateGraph(State)
