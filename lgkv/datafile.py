@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from lgkv.errors import (
@@ -34,6 +35,7 @@ else:
 __all__ = [
     "FileId",
     "Gate",
+    "Options",
     "create_file",
     "file_id",
     "inspect_file",
@@ -50,6 +52,19 @@ _META_MAGIC: Final = 0xBEEFC0DE
 _META_OFFSET: Final = 16
 _META: Final = struct.Struct("=IIQQ48s48sQQ")
 _META_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `lgkv.open` was asked for; handles that share an environment must agree on it."""
+
+    read_only: bool = False
+    durability: str = "full"
+    interval_ms: int = 50
+    map_size_bytes: int | None = None
+    lock_timeout_s: float = 30.0
+    cache_bytes: int = 64 << 20
+    compression: bool = True
 
 
 class FileId(NamedTuple):

@@ -10,13 +10,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import lmdb
 from lmdb import verify as lmdb_verify
 
-from lgkv.datafile import FILE_MODE, FileId, create_file, file_id, inspect_file
+from lgkv.datafile import FILE_MODE, FileId, Options, create_file, file_id, inspect_file
 from lgkv.errors import (
     ClosedError,
     CommitFailedError,
@@ -25,6 +25,7 @@ from lgkv.errors import (
     InvalidInputError,
     LgkvError,
     MapFullError,
+    ReadOnlyError,
     StorageError,
 )
 from lgkv.layout import (
@@ -38,7 +39,7 @@ from lgkv.layout import (
     encode_plain,
     seal_record,
 )
-from lgkv.snapshot import Sharing, Snapshot, State, translate
+from lgkv.snapshot import Sharing, Snapshot, State
 
 __all__ = ["Environment", "Options", "Snapshot", "State", "prepare", "translate"]
 
@@ -52,17 +53,23 @@ ATTEMPTS: Final = 20
 TABLES: Final = (Table.THREADS, Table.MEMORY, Table.NAMES, Table.INDEX)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `lgkv.open` was asked for; handles that share an environment must agree on it."""
-
-    read_only: bool = False
-    durability: str = "full"
-    interval_ms: int = 50
-    map_size_bytes: int | None = None
-    lock_timeout_s: float = 30.0
-    cache_bytes: int = 64 << 20
-    compression: bool = True
+def translate(error: lmdb.Error, path: str) -> LgkvError:
+    """Return lgkv's error for LMDB's: the one place where the two meet."""
+    if isinstance(error, lmdb.MapFullError):
+        return MapFullError(
+            f"{path!r} is full: open it with a larger map_size_bytes, or free disk space"
+        )
+    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError)):
+        return CorruptionError(path, None, str(error))
+    if isinstance(error, lmdb.InvalidError):
+        return InvalidInputError(f"{path!r} is not an lgkv file: {error}")
+    if isinstance(error, lmdb.VersionMismatchError):
+        return FormatVersionError(
+            f"another LMDB format ({error})", "LMDB 0.9", "export it with what wrote it"
+        )
+    if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)):
+        return ReadOnlyError(f"{path!r} cannot be locked or written: {error}")
+    return StorageError(f"{path!r}: {error}")
 
 
 class Environment:
@@ -86,9 +93,14 @@ class Environment:
 
     # --- transactions ---
 
+    def tell(self, error: BaseException) -> None:
+        """Raise lgkv's error for one of LMDB's; of others nothing is to be told."""
+        if isinstance(error, lmdb.Error):
+            raise translate(error, self.path) from error
+
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
-        snapshot = Snapshot(self.path, self.sharing)
+        snapshot = Snapshot(self.sharing, self.tell)
         try:
             self.sharing.enter(snapshot)
             snapshot.begin(self._begin(snapshot, write=False), self._databases)

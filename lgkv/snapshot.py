@@ -1,4 +1,4 @@
-"""Reading the file as of one commit, and LMDB's errors as lgkv's."""
+"""Reading the file as of one commit."""
 
 from __future__ import annotations
 
@@ -6,28 +6,18 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import lmdb
-
-from lgkv.errors import (
-    CorruptionError,
-    FormatVersionError,
-    InvalidInputError,
-    LgkvError,
-    MapFullError,
-    ReadOnlyError,
-    StorageError,
-)
+from lgkv.errors import CorruptionError
 from lgkv.keys import next_prefix
 from lgkv.layout import STATE_KEY, Table, open_record
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Sharing", "Snapshot", "State", "translate"]
+__all__ = ["Sharing", "Snapshot", "State"]
 
 _STATE: Final = struct.Struct("<7Q")
 
@@ -62,25 +52,6 @@ class State:
         if len(body) != _STATE.size:
             raise CorruptionError("main", STATE_KEY, "the counters do not have their size")
         return cls(*_STATE.unpack(body))
-
-
-def translate(error: lmdb.Error, path: str) -> LgkvError:
-    """Return lgkv's error for LMDB's: the one place where the two meet."""
-    if isinstance(error, lmdb.MapFullError):
-        return MapFullError(
-            f"{path!r} is full: open it with a larger map_size_bytes, or free disk space"
-        )
-    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError)):
-        return CorruptionError(path, None, str(error))
-    if isinstance(error, lmdb.InvalidError):
-        return InvalidInputError(f"{path!r} is not an lgkv file: {error}")
-    if isinstance(error, lmdb.VersionMismatchError):
-        return FormatVersionError(
-            f"another LMDB format ({error})", "LMDB 0.9", "export it with what wrote it"
-        )
-    if isinstance(error, (lmdb.ReadonlyError, lmdb.LockError)):
-        return ReadOnlyError(f"{path!r} cannot be locked or written: {error}")
-    return StorageError(f"{path!r}: {error}")
 
 
 class Sharing:
@@ -150,13 +121,13 @@ class Sharing:
 class Snapshot:
     """The file as of one commit. Every record is checked as it is read."""
 
-    __slots__ = ("_databases", "_path", "_sharing", "_txn", "owner")
+    __slots__ = ("_databases", "_sharing", "_tell", "_txn", "owner")
 
     owner: object
     """Kept alive until the snapshot ends: the handle that it came from."""
 
-    def __init__(self, path: str, sharing: Sharing) -> None:
-        self._path, self._sharing, self.owner = path, sharing, None
+    def __init__(self, sharing: Sharing, tell: Callable[[BaseException], None]) -> None:
+        self._sharing, self._tell, self.owner = sharing, tell, None
 
     def begin(self, txn: Any, databases: dict[Table, Any]) -> None:
         """Read through `txn` from here on."""
@@ -165,13 +136,13 @@ class Snapshot:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self._txn.abort()
         finally:
             self._sharing.leave(self)
-        if isinstance(error, lmdb.Error):
-            raise translate(error, self._path) from error
+        if error is not None:
+            self._tell(error)
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):

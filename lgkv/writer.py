@@ -20,8 +20,9 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import lmdb
 
+from lgkv.batch import Batch
 from lgkv.datafile import Gate
-from lgkv.env import Environment, Snapshot, State, translate
+from lgkv.env import Environment, translate
 from lgkv.errors import (
     ClosedError,
     CommitFailedError,
@@ -29,7 +30,7 @@ from lgkv.errors import (
     StorageError,
     WriteLockTimeoutError,
 )
-from lgkv.layout import STATE_KEY, Table, seal_record
+from lgkv.layout import STATE_KEY, Table
 
 __all__ = ["Batch", "Change", "Writer", "WriterFigures"]
 
@@ -48,54 +49,6 @@ class Change(Generic[T]):
     apply: Callable[[Batch], T]
     committed: Callable[[T], None] | None = None
     """Called with the result once it is durable; must be short, and must not fail."""
-
-
-class Batch(Snapshot):
-    """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
-
-    __slots__ = ("_compress", "state")
-
-    _compress: bool
-    """Whether records are compressed where it pays."""
-
-    state: State
-    """The file's counters; the commit stores them."""
-
-    def put(self, table: Table, key: bytes, body: bytes) -> int:
-        """Store `body` under `key`; return the growth in bytes of keys and records."""
-        record = seal_record(table, key, body, compress=self._compress)
-        database = self._databases[table]
-        if self._txn.put(key, record, overwrite=False, db=database):
-            return len(key) + len(record)
-        old = len(self._txn.get(key, b"", database))
-        self._txn.put(key, record, db=database)
-        return len(record) - old
-
-    def put_new(self, table: Table, key: bytes, body: bytes) -> int:
-        """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""
-        record = seal_record(table, key, body, compress=self._compress)
-        if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
-            return len(key) + len(record)
-        return 0
-
-    def delete(self, table: Table, key: bytes) -> int:
-        """Delete `key`; return the bytes that this frees, 0 if it is not there."""
-        old = self._txn.get(key, None, self._databases[table])
-        if old is None:
-            return 0
-        size = len(key) + len(old)
-        self._txn.delete(key, db=self._databases[table])
-        return size
-
-    def delete_range(self, table: Table, prefix: bytes) -> int:
-        """Delete every key that begins with `prefix`; return the bytes that this frees."""
-        cursor, freed = self._txn.cursor(self._databases[table]), 0
-        found = cursor.set_range(prefix)
-        while found and bytes(cursor.key()[: len(prefix)]) == prefix:
-            freed += len(cursor.key()) + len(cursor.value())
-            cursor.delete()
-            found = bool(cursor.key())
-        return freed
 
 
 @dataclass(slots=True)
@@ -336,7 +289,7 @@ class Writer:
         done: list[tuple[_Pending, Any]] = []
         failed: list[tuple[_Pending, BaseException]] = []
         try:
-            batch = Batch(self._env.path, self._env.sharing)
+            batch = Batch(self._env.sharing, self._env.tell)
             batch.begin(txn, databases)
             batch.state = batch.read_state()
             batch._compress = self._env.options.compression  # noqa: SLF001

@@ -10,14 +10,13 @@ from __future__ import annotations
 import datetime
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from lgkv import filters
 from lgkv.checkpoints import reading, upkeep
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues
+from lgkv.checkpoints.channels import Bases, ChannelValues
 from lgkv.checkpoints.heads import Head
-from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.types import (
     PLAIN_TYPE,
     DecodedWrites,
@@ -26,27 +25,21 @@ from lgkv.checkpoints.types import (
     ThreadInfo,
     decode_payload,
 )
-from lgkv.checkpoints.values import BaseMovedError, StoredVersion
+from lgkv.checkpoints.values import BaseMovedError
+from lgkv.checkpoints.writing import (
+    SPECIAL_WRITES,
+    check_texts,
+    put_checkpoint,
+    put_task_writes,
+    take_apart,
+)
 from lgkv.codec import Codec, Payload
 from lgkv.connection import Connection
 from lgkv.env import Snapshot
-from lgkv.errors import InvalidInputError
 from lgkv.layout import Kind, Table
-from lgkv.writer import Batch, Change
+from lgkv.writer import Change
 
 __all__ = ["PLAIN_TYPE", "Checkpoints", "PlainCodec", "StoredCheckpoint", "ThreadInfo"]
-
-RUN_ID: Final = "run_id"
-DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
-"""Metadata that LangGraph keeps for channels which a checkpoint has no value of."""
-
-SPECIAL_WRITES: Final = {
-    "__error__": -1,
-    "__scheduled__": -2,
-    "__interrupt__": -3,
-    "__resume__": -4,
-}
-"""Channels whose writes replace an earlier one of the task (LangGraph's `WRITES_IDX_MAP`)."""
 
 
 class Checkpoints:
@@ -114,65 +107,13 @@ class Checkpoints:
         new_versions: Mapping[str, rec.Version] | None = None,
     ) -> Change[Any]:
         """Prepare `put`. The change fails with BaseMovedError if it has to be prepared anew."""
-        _check_texts(thread_id=thread_id, namespace=namespace, checkpoint_id=checkpoint.get("id"))
-        if parent_id is not None:
-            _check_texts(parent_id=parent_id)
-        metadata = dict(metadata or {})
-        state = dict(checkpoint)
-        checkpoint_id = state.pop("id")
-        channels = state.pop("channel_values", None) or {}
-        versions = _checked_versions(state.pop("channel_versions", None) or {})
-        new = versions if new_versions is None else _checked_versions(new_versions)
-        filled = {name: channels[name] for name in new if name in channels}
+        check_texts(thread_id=thread_id, namespace=namespace)
+        parts = take_apart(checkpoint, parent_id, metadata or {}, new_versions, self._codec)
         bases = Bases()
         if parent_id is not None:
             with self._connection.snapshot() as snapshot:
-                bases = reading.bases(snapshot, thread_id, namespace, parent_id, filled)
-        planned = dict.fromkeys(new, NOTHING) | self._values.plan(bases, filled)
-        run_id = metadata.get(RUN_ID)
-        delta = metadata.get(DELTA_COUNTERS)
-        delta_names = (
-            [name for name in delta if name in versions] if isinstance(delta, Mapping) else []
-        )
-        seen = _plain_seen(state) if self._codec.models is not None else None
-        names = [*versions, *new, *itertools.chain(seen or (), *(seen or {}).values())]
-        stored_metadata = self._codec.encode_metadata(metadata)
-        stored_state = self._codec.encode_metadata(state)
-
-        def apply(batch: Batch) -> tuple[int, dict[str, StoredVersion]]:
-            thread = ThreadEdit.find_or_add(batch, thread_id)
-            space = thread.namespace(namespace)
-            numbers = thread.channels(names)
-            stored = {
-                name: self._values.store(thread, space, numbers[name], new[name], plan)
-                for name, plan in planned.items()
-            }
-            now = now_us()
-            head = Head(
-                checkpoint_id,
-                parent_id,
-                now,
-                run_id if isinstance(run_id, str) else None,
-                stored_metadata,
-                stored_state,
-                _numbered(versions, numbers),
-                None
-                if seen is None
-                else [(numbers[node], _numbered(of, numbers)) for node, of in seen.items()],
-                [numbers[name] for name in delta_names],
-                bases.frame,
-            )
-            thread.put_head(space, head)
-            thread.record.updated_us = now
-            thread.save()
-            return thread.number, stored
-
-        def adopt(result: tuple[int, dict[str, StoredVersion]]) -> None:
-            number, stored = result
-            for name, plan in planned.items():
-                self._values.adopt(number, plan, stored[name])
-
-        return Change(apply, adopt)
+                bases = reading.bases(snapshot, thread_id, namespace, parent_id, parts.filled)
+        return put_checkpoint(thread_id, namespace, parts, bases, self._values)
 
     def put_writes(
         self,
@@ -206,31 +147,19 @@ class Checkpoints:
         task_path: str = "",
     ) -> Change[None]:
         """Prepare `put_writes`."""
-        _check_texts(
+        check_texts(
             thread_id=thread_id,
             namespace=namespace,
             checkpoint_id=checkpoint_id,
             task_id=task_id,
             task_path=task_path,
         )
-        new: dict[int, rec.Write] = {}
+        new = []
         for position, (channel, value) in enumerate(writes):
             index = SPECIAL_WRITES.get(channel, position)
-            new[index] = rec.Write(task_id, index, task_path, channel, self._codec.encode(value))
-
-        def apply(batch: Batch) -> None:
-            thread = ThreadEdit.find_or_add(batch, thread_id)
-            space = thread.namespace(namespace)
-            key = rec.task_key(thread.number, space, checkpoint_id, task_id)
-            if not thread.put_new(key, rec.pack_writes(checkpoint_id, task_id, list(new.values()))):
-                body = batch.get(Table.THREADS, key)
-                old = {} if body is None else {w.index: w for w in rec.unpack_writes(key, body)}
-                kept = {index: write for index, write in old.items() if index >= 0}
-                merged = old | new | kept
-                thread.put(key, rec.pack_writes(checkpoint_id, task_id, list(merged.values())))
-            thread.save()
-
-        return Change(apply if new else _nothing)
+            payload = self._codec.encode(value)
+            new.append(rec.Write(task_id, index, task_path, channel, payload))
+        return put_task_writes(thread_id, namespace, checkpoint_id, new)
 
     # --- reading ---
 
@@ -238,7 +167,7 @@ class Checkpoints:
         self, thread_id: str, *, namespace: str = "", checkpoint_id: str | None = None
     ) -> StoredCheckpoint | None:
         """Return a checkpoint, the newest of the namespace if no id is given, or None."""
-        _check_texts(thread_id=thread_id, namespace=namespace)
+        check_texts(thread_id=thread_id, namespace=namespace)
         with self._connection.snapshot() as snapshot:
             found = reading.find(snapshot, thread_id, namespace, checkpoint_id, self._values.fetch)
         return None if found is None else self._decode(found)
@@ -267,7 +196,7 @@ class Checkpoints:
         if filter:
             filters.validate_filter(filter)
         if thread_id is not None:
-            _check_texts(thread_id=thread_id)
+            check_texts(thread_id=thread_id)
         if limit is not None and limit <= 0:
             return iter(())
         snapshots = self._connection.snapshot
@@ -427,44 +356,3 @@ class Checkpoints:
     def count(snapshot: Snapshot) -> int:
         """Return the number of threads."""
         return sum(1 for _ in snapshot.keys(Table.INDEX, bytes((Kind.THREAD_UPDATED,))))
-
-
-def _nothing(_batch: Batch) -> None:
-    """Write nothing."""
-
-
-def _plain_seen(state: dict[str, Any]) -> dict[str, dict[str, rec.Version]] | None:
-    """Take `versions_seen` out of a checkpoint if it is of the usual form; else leave it in."""
-    seen = state.get("versions_seen")
-    if type(seen) is not dict:
-        return None
-    for node, of in seen.items():
-        if type(node) is not str or type(of) is not dict:
-            return None
-        for channel, version in of.items():
-            if type(channel) is not str or type(version) not in (str, int, float):
-                return None
-    del state["versions_seen"]
-    return seen
-
-
-def _numbered(
-    versions: Mapping[str, rec.Version], numbers: Mapping[str, int]
-) -> Sequence[tuple[int, rec.Version]]:
-    return [(numbers[name], version) for name, version in versions.items()]
-
-
-def _check_texts(**texts: Any) -> None:
-    for name, text in texts.items():
-        if not isinstance(text, str):
-            raise InvalidInputError(f"{name} is {text!r}: give a str")
-
-
-def _checked_versions(versions: Mapping[Any, Any]) -> dict[str, rec.Version]:
-    for channel, version in versions.items():
-        if not isinstance(channel, str) or not isinstance(version, (str, int, float)):
-            raise InvalidInputError(
-                f"channel {channel!r} has the version {version!r}: "
-                "a channel is a str, a version a str or a number"
-            )
-    return dict(versions)

@@ -19,7 +19,7 @@ from lgkv.checkpoints.thread import ThreadEdit
 from lgkv.checkpoints.types import decode_payload
 from lgkv.checkpoints.values import BaseMovedError, Piece, StoredVersion
 from lgkv.codec import EMPTY, Codec, Payload
-from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, plan_value, replay
+from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, nodes_of, plan_value, replay
 from lgkv.connection import Connection
 from lgkv.errors import CorruptionError
 from lgkv.layout import Table
@@ -95,7 +95,7 @@ class ChannelValues:
         if old.form is Form.LIST and kind is list:
             with self._connection.snapshot() as snapshot:
                 fetched = self._fetch_list(snapshot, thread, old, need_decoded=False)
-            nodes = self._complete(fetched)[0] if fetched.pieces else fetched.nodes
+            nodes: list[Any] = self._complete(fetched)[0] if fetched.pieces else list(fetched.nodes)
             return Base(old.form, old.stamp, old.extents, nodes)
         if old.form is Form.DICT and kind is dict:
             entries = self._shelf.entries(self._owner(thread), old.extents)
@@ -153,7 +153,7 @@ class ChannelValues:
             if isinstance(part, Fresh):
                 chain, first = _element(extents, position)
                 self._shelf.hold(owner, chain, first, part.nodes)
-            position += part.count
+            position += part.size
 
     # --- from the file to the caller ---
 
@@ -173,7 +173,7 @@ class ChannelValues:
         self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
     ) -> Fetched:
         if self._codec.models is None:
-            nodes: list[Node | None] = [None] * sum(extent.count for extent in stored.extents)
+            nodes: list[Node | None] = [None] * sum(extent.size for extent in stored.extents)
         else:
             nodes = self._shelf.elements(self._owner(thread), stored.extents)
         missing = (
@@ -189,7 +189,8 @@ class ChannelValues:
         form = fetched.stored.form
         if form is Form.LIST:
             if not fetched.pieces:
-                return clone_all(fetched.nodes, self._load)
+                whole: list[Any] = fetched.nodes
+                return clone_all(whole, self._load)
             return clone_rest(*self._complete(fetched), self._load)
         if form is Form.DICT:
             if fetched.entries is not None:
@@ -221,7 +222,7 @@ class ChannelValues:
             position, used = 0, False
             for extent in fetched.stored.extents:
                 low = max(extent.first, piece.first)
-                high = min(extent.first + extent.count, piece.first + piece.count)
+                high = min(extent.first + extent.size, piece.first + piece.count)
                 if extent.chain == piece.chain and low < high:
                     to = slice(position + low - extent.first, position + high - extent.first)
                     of = slice(low - piece.first, high - piece.first)
@@ -235,7 +236,7 @@ class ChannelValues:
                         )
                     given[to] = elements[of]
                     used = True
-                position += extent.count
+                position += extent.size
         return nodes, given
 
     def _elements(self, thread: int, piece: Piece) -> list[Any]:
@@ -247,13 +248,7 @@ class ChannelValues:
 
     def _nodes(self, piece: Piece, elements: list[Any]) -> list[Node]:
         models = self._codec.models
-        if models is None:
-            return []
-        nodes = [build(element, models, decoded=True) for element in elements]
-        if None in nodes:
-            raw = split_array(piece.payload[1])
-            nodes = [raw_node(raw[at]) if node is None else node for at, node in enumerate(nodes)]
-        return nodes
+        return [] if models is None else nodes_of(elements, piece.payload, models, decoded=True)
 
     def _replay(self, fetched: Fetched) -> dict[str, Any]:
         log: list[Any] = []
@@ -262,7 +257,7 @@ class ChannelValues:
                 if piece.chain == extent.chain:
                     elements = self._elements(fetched.thread, piece)
                     low = max(extent.first - piece.first, 0)
-                    high = max(extent.first + extent.count - piece.first, 0)
+                    high = max(extent.first + extent.size - piece.first, 0)
                     log.extend(elements[low:high])
         try:
             return replay(log)

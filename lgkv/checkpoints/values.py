@@ -142,7 +142,7 @@ def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> lis
         if (
             not pieces
             or pieces[0].first > extent.first
-            or (pieces[0].first + have < extent.first + extent.count)
+            or (pieces[0].first + have < extent.first + extent.size)
         ):
             key = piece_key(thread, extent.chain, extent.first)
             raise CorruptionError(Table.THREADS.label, key, "elements of the chain are missing")
@@ -153,7 +153,7 @@ def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> lis
 def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
     prefix = chain_prefix(thread, extent.chain)
     start = prefix + pack_uint(extent.first)
-    stop = prefix + pack_uint(extent.first + extent.count)
+    stop = prefix + pack_uint(extent.first + extent.size)
     before = snapshot.at_or_before(Table.THREADS, prefix, start)
     if before is None:
         return
@@ -200,7 +200,7 @@ def _slice(extents: Sequence[Extent], part: Kept) -> Iterator[Extent]:
     """Yield the extents of the elements of `part`, which are positions in `extents`."""
     at = 0
     for chain, first, count in extents:
-        low, high = max(part.first, at), min(part.first + part.count, at + count)
+        low, high = max(part.first, at), min(part.first + part.size, at + count)
         if low < high:
             yield Extent(chain, first + low - at, high - low)
         at += count
@@ -208,8 +208,8 @@ def _slice(extents: Sequence[Extent], part: Kept) -> Iterator[Extent]:
 
 def _extend(extents: list[Extent], new: Extent) -> None:
     last = extents[-1] if extents else None
-    if last is not None and last.chain == new.chain and last.first + last.count == new.first:
-        extents[-1] = Extent(last.chain, last.first, last.count + new.count)
+    if last is not None and last.chain == new.chain and last.first + last.size == new.first:
+        extents[-1] = Extent(last.chain, last.first, last.size + new.size)
     else:
         extents.append(new)
 
@@ -219,14 +219,14 @@ def _append(thread: ThreadEdit, extents: list[Extent], fresh: Fresh, *, merge: b
     last = extents[-1] if extents else None
     if last is not None and merge:
         tail = _last_piece(thread, last.chain)
-        end = last.first + last.count
+        end = last.first + last.size
         if tail is not None and tail.first + tail.count == end:
-            _store_merged(thread, tail, Piece(last.chain, end, fresh.count, fresh.payload))
-            return Extent(last.chain, end, fresh.count)
+            _store_merged(thread, tail, Piece(last.chain, end, fresh.size, fresh.payload))
+            return Extent(last.chain, end, fresh.size)
     thread.batch.state.stamps += 1
     chain = thread.batch.state.stamps
-    _put_piece(thread, Piece(chain, 0, fresh.count, fresh.payload))
-    return Extent(chain, 0, fresh.count)
+    _put_piece(thread, Piece(chain, 0, fresh.size, fresh.payload))
+    return Extent(chain, 0, fresh.size)
 
 
 def _store_merged(thread: ThreadEdit, tail: Piece | None, new: Piece) -> None:
@@ -306,4 +306,4 @@ def free_pieces(
 
 
 def _overlap(piece: Piece, extent: Extent) -> bool:
-    return piece.first < extent.first + extent.count and extent.first < piece.first + piece.count
+    return piece.first < extent.first + extent.size and extent.first < piece.first + piece.count

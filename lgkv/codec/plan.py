@@ -18,7 +18,18 @@ from lgkv._msgpack import split_array
 from lgkv._shadow import Node, build, matches, node_key, raw_node, run_length, value_key
 from lgkv.codec import EMPTY, Codec, Payload
 
-__all__ = ["Base", "Extent", "Form", "Fresh", "Kept", "Plan", "join_arrays", "plan_value", "replay"]
+__all__ = [
+    "Base",
+    "Extent",
+    "Form",
+    "Fresh",
+    "Kept",
+    "Plan",
+    "join_arrays",
+    "nodes_of",
+    "plan_value",
+    "replay",
+]
 
 INLINE_BYTES: Final = 256
 """An opaque value up to this size lies in the version's own record."""
@@ -43,11 +54,11 @@ class Form(IntEnum):
 
 
 class Extent(NamedTuple):
-    """`count` elements of a chain from element `first` on."""
+    """`size` elements of a chain from element `first` on."""
 
     chain: int
     first: int
-    count: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +83,14 @@ class Kept(NamedTuple):
     """Elements of the base, by position, that the new version has."""
 
     first: int
-    count: int
+    size: int
 
 
 class Fresh(NamedTuple):
     """New elements: serialised together, their number, and their nodes."""
 
     payload: Payload
-    count: int
+    size: int
     nodes: list[Node]
 
 
@@ -143,18 +154,25 @@ def _plan_list(
     if not old and len(parts) == 1:
         only = parts[0]
         if isinstance(only, Fresh) and len(only.payload[1]) <= INLINE_BYTES:
-            return Plan(Form.INLINE, inline=only.payload, serialized=only.count)
-    serialized = sum(part.count for part in parts if isinstance(part, Fresh))
+            return Plan(Form.INLINE, inline=only.payload, serialized=only.size)
+    serialized = sum(part.size for part in parts if isinstance(part, Fresh))
     return Plan(Form.LIST, tuple(parts), serialized=serialized)
 
 
 def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
     payload = codec.encode(elements)
-    nodes = [build(element, models, decoded=False) for element in elements]
-    if None in nodes:
+    return Fresh(payload, len(elements), nodes_of(elements, payload, models, decoded=False))
+
+
+def nodes_of(
+    elements: list[Any], payload: Payload, models: frozenset[type], *, decoded: bool
+) -> list[Node]:
+    """Return the nodes of elements and of the payload that they are serialised in together."""
+    made = [build(element, models, decoded=decoded) for element in elements]
+    if None in made:
         raw = split_array(payload[1])
-        nodes = [raw_node(raw[at]) if node is None else node for at, node in enumerate(nodes)]
-    return Fresh(payload, len(elements), nodes)
+        return [raw_node(raw[at]) if node is None else node for at, node in enumerate(made)]
+    return [node for node in made if node is not None]
 
 
 def _runs(values: list[Any], old: list[Node], dump: Any) -> list[Kept | list[Any]]:
@@ -191,8 +209,8 @@ def _runs(values: list[Any], old: list[Node], dump: Any) -> list[Kept | list[Any
 
 def _keep(runs: list[Kept | list[Any]], first: int, count: int) -> None:
     last = runs[-1] if runs else None
-    if isinstance(last, Kept) and last.first + last.count == first:
-        runs[-1] = Kept(last.first, last.count + count)
+    if isinstance(last, Kept) and last.first + last.size == first:
+        runs[-1] = Kept(last.first, last.size + count)
     else:
         runs.append(Kept(first, count))
 
@@ -291,7 +309,7 @@ def _plan_patch(
     entries = {
         key: _entry(value[key], models, dump) if key in changed else old[key] for key in value
     }
-    log = sum(extent.count for extent in base.extents)
+    log = sum(extent.size for extent in base.extents)
     return Plan(
         Form.DICT,
         (Kept(0, log), Fresh(payload, 1, [])),
@@ -304,7 +322,7 @@ def _plan_patch(
 
 def _same_dict(base: Base) -> Plan:
     """Return the plan of a dict that is what its base is."""
-    log = sum(extent.count for extent in base.extents)
+    log = sum(extent.size for extent in base.extents)
     return Plan(
         Form.DICT,
         (Kept(0, log),),

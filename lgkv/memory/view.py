@@ -79,7 +79,7 @@ class MemoryView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._snapshot.__exit__(kind, error, trace)
 
     def get(
