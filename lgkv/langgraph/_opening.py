@@ -73,6 +73,9 @@ class Opening:
         """Do nothing: the file is ready. May be called or awaited."""
         return Done()
 
+    async def asetup(self) -> None:
+        """Do nothing, as `setup` does: the name that the Redis classes have for it."""
+
     def close(self) -> None:
         """Close the database, if `from_conn_string` opened it."""
         if self._owns_db:
