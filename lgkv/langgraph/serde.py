@@ -7,9 +7,10 @@ LangGraph's own strict mode gives a dict instead, which fails later and elsewher
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Hashable, Iterable
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from langchain_core import messages
 from langchain_core.documents import Document
@@ -57,8 +58,13 @@ def merge_schemas_when_compiling() -> None:
     read from the environment at import. This switches on the call, not the mode: other
     savers' permissive serialisers return themselves from it.
     """
-    if hasattr(_runtime, "STRICT_MSGPACK_ENABLED"):
-        _runtime.STRICT_MSGPACK_ENABLED = True
+    if not hasattr(_runtime, "STRICT_MSGPACK_ENABLED"):
+        return
+    if sys.version_info < (3, 11) and hasattr(_runtime, "_is_pydantic_model"):
+        # There `Sequence[Send]` passes for a class, and LangGraph's look at it raises.
+        look = _runtime._is_pydantic_model  # noqa: SLF001
+        _runtime._is_pydantic_model = lambda kind: get_origin(kind) is None and look(kind)  # noqa: SLF001
+    _runtime.STRICT_MSGPACK_ENABLED = True
 
 
 class StrictSerializer(JsonPlusSerializer):
