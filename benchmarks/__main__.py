@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="run-") as folder:
         report = _progress(time.monotonic())
-        for suite in _suites(options):
+        for suite in _suites(options, results):
             run_suite(suite, sizes, Path(folder), results, report=report)
     document = as_json(results, sizes, options.folder)
     write_json(document, options.json)
@@ -45,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    parser.add_argument("--quick", action="store_true", help="small sizes, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small sizes, a minute or two")
+    parser.add_argument(
+        "--full", action="store_true",
+        help="let the slow backends run the long suites too, once: half an hour and 10 GB",
+    )  # fmt: skip
     parser.add_argument("--only", action="append", choices=SUITES, help="this suite; repeatable")
     parser.add_argument(
         "--backend", action="append", choices=BACKENDS, help="this backend; repeatable"
@@ -75,13 +79,23 @@ def _size(text: str) -> tuple[str, int]:
 
 def _sizes(options: argparse.Namespace) -> Sizes:
     sizes = QUICK_SIZES if options.quick else DEFAULT_SIZES
+    if options.full:
+        sizes = replace(sizes, long_rounds=1)
     return replace(sizes, **dict(options.size))
 
 
-def _suites(options: argparse.Namespace) -> Iterator[Suite]:
+def _suites(options: argparse.Namespace, results: Results) -> Iterator[Suite]:
     for name in options.only or SUITES:
         suite = SUITES[name]
-        wanted = options.backend or BACKENDS
+        wanted = {*(options.backend or BACKENDS)}
+        if not options.full:
+            slow = [b.name for b in suite.backends if b.name in wanted & suite.slow]
+            results.skipped.extend(
+                (name, measure, backend, "slow: give --full")
+                for measure in suite.measure_names
+                for backend in slow
+            )
+            wanted -= suite.slow
         backends = tuple(backend for backend in suite.backends if backend.name in wanted)
         if backends:
             yield replace(suite, backends=backends)

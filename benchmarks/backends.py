@@ -39,6 +39,9 @@ SQLITE_INDEX: Final[Any] = {**INDEX, "text_fields": INDEX["fields"]}
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 IN_MEMORY: Final[Mapping[str, str]] = MappingProxyType({"file": "it keeps nothing on disk"})
+NO_FLUSH: Final[Mapping[str, str]] = MappingProxyType({
+    "flush": "SQLite does not tell its flush from its other work"
+})  # fmt: skip
 SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 
@@ -51,13 +54,19 @@ class Backend(Protocol[SubjectT_co]):
 
     @property
     def lacks(self) -> Mapping[str, str]:
-        """The features that a measure may need ("file", "vectors") and why they are missing."""
+        """Why features are missing that a measure may need: "file", "vectors", "flush"."""
 
     def open(self, folder: Path) -> AbstractContextManager[SubjectT_co]:
         """Open what is in *folder*, or create it there."""
 
     def durability(self, subject: Any) -> str:
         """Say what a write that returned has survived, read from *subject* itself."""
+
+    def flush_seconds(self, subject: Any) -> float:
+        """Return how long *subject* has waited for the disk until now.
+
+        Where that cannot be told, the backend lacks the feature "flush".
+        """
 
 
 class Opened(Generic[SubjectT]):
@@ -111,41 +120,69 @@ class Opened(Generic[SubjectT]):
         self.subject = self._stack.enter_context(self.backend.open(self._folder))
 
 
-class LgkvSavers:
-    """`LgkvSaver` with `DURABILITY`."""
+class Lgkv:
+    """What lgkv's backends have in common."""
 
     name: ClassVar[str] = BASE
     lacks: ClassVar[Mapping[str, str]] = NOTHING
+
+    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
+        return f"durability={DURABILITY}, a flushed commit a call"
+
+    def flush_seconds(self, subject: Any) -> float:
+        seconds: float = subject.db.stats().flush_seconds
+        return seconds
+
+
+class InMemory:
+    """What the backends that keep nothing have in common."""
+
+    name: ClassVar[str] = "memory"
+    lacks: ClassVar[Mapping[str, str]] = IN_MEMORY
+
+    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
+        return "none, nothing is written"
+
+    def flush_seconds(self, subject: Any) -> float:  # noqa: ARG002  the protocol's signature
+        return 0.0
+
+
+class Sqlite:
+    """What SQLite's backends have in common."""
+
+    def durability(self, subject: Any) -> str:
+        """Return what SQLite itself says about the connection."""
+        (journal_mode,) = subject.conn.execute("PRAGMA journal_mode").fetchone()
+        (synchronous,) = subject.conn.execute("PRAGMA synchronous").fetchone()
+        return f"journal_mode={journal_mode}, synchronous={SYNCHRONOUS[synchronous]}"
+
+    def flush_seconds(self, subject: Any) -> float:
+        raise NotImplementedError(NO_FLUSH["flush"])
+
+
+class LgkvSavers(Lgkv):
+    """`LgkvSaver` with `DURABILITY`."""
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[LgkvSaver]:
         with lgkv.open(folder / "agent.lgkv", durability=DURABILITY) as db:
             yield LgkvSaver(db)
 
-    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
-        return f"durability={DURABILITY}, a flushed commit a call"
 
-
-class LgkvStores:
+class LgkvStores(Lgkv):
     """`LgkvStore` with `DURABILITY`."""
-
-    name: ClassVar[str] = BASE
-    lacks: ClassVar[Mapping[str, str]] = NOTHING
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[LgkvStore]:
         with lgkv.open(folder / "agent.lgkv", durability=DURABILITY) as db:
             yield LgkvStore(db, index=INDEX)
 
-    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
-        return f"durability={DURABILITY}, a flushed commit a call"
 
-
-class SqliteSavers:
+class SqliteSavers(Sqlite):
     """`SqliteSaver` as shipped: it sets WAL itself, and SQLite's default is synchronous=FULL."""
 
     name: ClassVar[str] = "sqlite"
-    lacks: ClassVar[Mapping[str, str]] = NOTHING
+    lacks: ClassVar[Mapping[str, str]] = NO_FLUSH
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[SqliteSaver]:
@@ -153,11 +190,8 @@ class SqliteSavers:
             saver.setup()
             yield saver
 
-    def durability(self, subject: Any) -> str:
-        return _sqlite_durability(subject.conn)
 
-
-class SqliteStores:
+class SqliteStores(Sqlite):
     """`SqliteStore` as shipped, or made fair: with a write-ahead log, as `SqliteSaver` has it."""
 
     def __init__(self, name: str, *, wal: bool) -> None:
@@ -174,49 +208,28 @@ class SqliteStores:
             store.setup()
             yield store
 
-    def durability(self, subject: Any) -> str:
-        return _sqlite_durability(subject.conn)
 
-
-class InMemorySavers:
+class InMemorySavers(InMemory):
     """`InMemorySaver`."""
-
-    name: ClassVar[str] = "memory"
-    lacks: ClassVar[Mapping[str, str]] = IN_MEMORY
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[InMemorySaver]:  # noqa: ARG002  the protocol's signature
         yield InMemorySaver()
 
-    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
-        return "none, nothing is written"
 
-
-class InMemoryStores:
+class InMemoryStores(InMemory):
     """`InMemoryStore`."""
-
-    name: ClassVar[str] = "memory"
-    lacks: ClassVar[Mapping[str, str]] = IN_MEMORY
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[InMemoryStore]:  # noqa: ARG002  the protocol's signature
         yield InMemoryStore(index=INDEX)
 
-    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
-        return "none, nothing is written"
-
-
-def _sqlite_durability(connection: sqlite3.Connection) -> str:
-    """Return what SQLite itself says about *connection*."""
-    (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
-    return f"journal_mode={journal_mode}, synchronous={SYNCHRONOUS[synchronous]}"
-
 
 def _sqlite_lacks() -> Mapping[str, str]:
     if hasattr(sqlite3.Connection, "enable_load_extension"):
-        return NOTHING
-    return {"vectors": "this Python's sqlite3 cannot load extensions, so sqlite-vec does not run"}
+        return NO_FLUSH
+    reason = "this Python's sqlite3 cannot load extensions, so sqlite-vec does not run"
+    return {**NO_FLUSH, "vectors": reason}
 
 
 SAVERS: Final[tuple[Backend[BaseCheckpointSaver[Any]], ...]] = (

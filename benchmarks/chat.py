@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, empty_checkpoint
-from langgraph.checkpoint.base.id import uuid6
-
 from benchmarks import corpus
+from benchmarks.thread import Thread
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
-__all__ = ["Chat", "thread_config"]
+__all__ = ["Chat", "PutArguments"]
 
 _MODEL_TRIGGER: Final = "branch:to:model"
 
 
-def thread_config(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
-    """Return the config that addresses a thread, or one checkpoint of it."""
-    configurable = {"thread_id": thread_id, "checkpoint_ns": ""}
-    if checkpoint_id is not None:
-        configurable["checkpoint_id"] = checkpoint_id
-    return {"configurable": configurable}
+PutArguments = tuple[Any, Any, Any, Any]
+"""Config, checkpoint, metadata and new versions."""
 
 
-class Chat:
+class _Catcher:
+    """Stands in for a saver, and keeps the arguments of `put`."""
+
+    arguments: PutArguments
+
+    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+        self.get_next_version = saver.get_next_version
+
+    def put(self, *arguments: Any) -> None:
+        self.arguments = arguments  # type: ignore[assignment]
+
+
+class Chat(Thread):
     """One thread of a `MessagesState` graph; each turn is a question and an answer.
 
     A turn calls the saver as `graph.invoke` with `durability="sync"` does, one call after another:
@@ -41,13 +44,8 @@ class Chat:
     def __init__(
         self, saver: BaseCheckpointSaver[Any], thread_id: str, *, turns: int, seed: int = 0
     ) -> None:
-        self.saver = saver
-        self.thread_id = thread_id
-        self._rng = random.Random(f"{thread_id} {seed}")
+        super().__init__(saver, thread_id, seed=seed)
         self._script = iter(corpus.conversation(self._rng, turns))
-        self._checkpoint: Checkpoint = empty_checkpoint()
-        self._config = self._runtime_config()
-        self._step = -2
         self.steps: tuple[Callable[[], None], ...] = (
             self.load, self.put_input, self.write_input, self.put_question,
             self.write_answer, self.put_answer,
@@ -58,25 +56,42 @@ class Chat:
         for step in self.steps:
             step()
 
+    def turns(self, number: int) -> None:
+        """Have *number* turns."""
+        for _ in range(number):
+            self.turn()
+
+    def turns_counted(self, number: int) -> None:
+        """Have *number* turns, and count each message and each of its two writes."""
+        for _ in range(number):
+            self.turn()
+            said = (self._question, self._answer)
+            self.count(*said, *([message] for message in said))
+
     def turn_but_the_last_put(self) -> None:
         """Do everything in a turn that precedes `put_answer`."""
         for step in self.steps[:-1]:
             step()
 
+    def arguments_of(self, put: Callable[[], None]) -> PutArguments:
+        """Return what *put*, one of the steps, would call `saver.put` with; nothing is put."""
+        saver, catcher = self.saver, _Catcher(self.saver)
+        self.saver = catcher  # type: ignore[assignment]
+        try:
+            put()
+        finally:
+            self.saver = saver
+        return catcher.arguments
+
     def load(self) -> None:
-        """Read the newest checkpoint, as every invocation begins."""
-        self._config = self._runtime_config()
-        found = self.saver.get_tuple(self._config)
-        if found is not None:
-            self._checkpoint = found.checkpoint
-            self._step = found.metadata["step"]
-            self._config = self._runtime_config(found.checkpoint["id"])
+        """Read the newest checkpoint, and think of what will be said."""
+        super().load()
         self._question = next(self._script)
         self._answer = next(self._script)
 
     def put_input(self) -> None:
         """Put the checkpoint that holds the turn's input."""
-        values = {**self._values(), "__start__": {"messages": [self._question]}}
+        values = {**self._values, "__start__": {"messages": [self._question]}}
         self._put("input", values, ("__start__",), seen={"__input__": ()})
 
     def write_input(self) -> None:
@@ -105,67 +120,6 @@ class Chat:
         values = {"messages": [next(self._script), next(self._script)]}
         self._put("loop", values, ("messages",), seen={}, metadata=metadata)
 
-    def _values(self) -> dict[str, Any]:
-        return self._checkpoint["channel_values"]
-
     def _messages(self) -> list[Any]:
-        messages: list[Any] = self._values().get("messages", [])
+        messages: list[Any] = self._values.get("messages", [])
         return messages
-
-    def _runtime_config(self, checkpoint_id: str | None = None) -> RunnableConfig:
-        config = thread_config(self.thread_id, checkpoint_id)
-        config["configurable"]["__pregel_durability"] = "sync"
-        return {
-            "tags": [],
-            "metadata": {"thread_id": self.thread_id},
-            "callbacks": None,
-            "recursion_limit": 10_007,
-            **config,
-        }
-
-    def _put(
-        self,
-        source: Any,
-        values: dict[str, Any],
-        changed: tuple[str, ...],
-        *,
-        seen: dict[str, tuple[str, ...]],
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        """Put the next checkpoint, with one new version for all of *changed*."""
-        self._step += 1
-        checkpoint = self._successor(values, changed, seen)
-        new_versions = {name: checkpoint["channel_versions"][name] for name in changed}
-        described: Any = {"source": source, "step": self._step, "parents": {}, **(metadata or {})}
-        self._put_and_follow(checkpoint, described, new_versions)
-
-    def _put_and_follow(
-        self, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: dict[str, Any]
-    ) -> None:
-        self.saver.put(self._config, checkpoint, metadata, new_versions)
-        self._checkpoint = checkpoint
-        self._config = self._runtime_config(checkpoint["id"])
-
-    def _successor(
-        self, values: dict[str, Any], changed: tuple[str, ...], seen: dict[str, tuple[str, ...]]
-    ) -> Checkpoint:
-        before = self._checkpoint
-        versions = dict(before["channel_versions"])
-        newest = max(versions.values(), default=None)
-        versions_seen = {node: dict(of_node) for node, of_node in before["versions_seen"].items()}
-        for node, channels in seen.items():
-            versions_seen.setdefault(node, {}).update({c: versions[c] for c in channels})
-        versions.update(dict.fromkeys(changed, self.saver.get_next_version(newest, None)))
-        return {
-            "v": 4,
-            "ts": datetime.now(timezone.utc).isoformat(),
-            "id": str(uuid6(clock_seq=self._step)),
-            "channel_values": values,
-            "channel_versions": versions,
-            "versions_seen": versions_seen,
-            "updated_channels": sorted(set(changed) & {*values}),
-        }
-
-    def _put_writes(self, writes: list[tuple[str, Any]], node: str) -> None:
-        task_id = corpus.random_id(self._rng)
-        self.saver.put_writes(self._config, writes, task_id, f"~__pregel_pull, {node}")

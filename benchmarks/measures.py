@@ -4,25 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from benchmarks.backends import Opened
 
-__all__ = ["DEFAULT_SIZES", "QUICK_SIZES", "Measure", "Sizes", "Workload", "answer_size"]
+__all__ = [
+    "DEFAULT_SIZES", "QUICK_SIZES", "Filled", "Gauge", "Measure", "Sizes", "Workload",
+    "answer_size",
+]  # fmt: skip
 
 SubjectT = TypeVar("SubjectT")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each workload does; every one of them can be set on the command line."""
+    """How much each workload does; every one of them can be set on the command line.
+
+    The suites of short and long chats have `short_turns` and `long_turns` for their `turns`,
+    and so on.
+    """
 
     turns: int = 200
+    short_turns: int = 50
+    long_turns: int = 1_000
+    steps: int = 200
+    long_steps: int = 2_500
+    channels: int = 100
+    entries: int = 1_000
+    blobs: int = 20
+    blob_bytes: int = 5_000_000
     threads: int = 20_000
     items: int = 5_000
     vectors: int = 2_000
     rounds: int = 5
+    long_rounds: int = 3
     calls_percent: int = 100
 
     def calls(self, usual: int) -> int:
@@ -32,8 +49,25 @@ class Sizes:
 
 DEFAULT_SIZES: Final = Sizes()
 QUICK_SIZES: Final = Sizes(
-    turns=30, threads=1_000, items=500, vectors=300, rounds=3, calls_percent=50
-)
+    turns=30, short_turns=10, long_turns=100, steps=30, long_steps=100, channels=20, entries=100,
+    blobs=4, blob_bytes=500_000, threads=1_000, items=500, vectors=300, rounds=3, long_rounds=2,
+    calls_percent=50,
+)  # fmt: skip
+
+
+class Gauge(Enum):
+    """What is measured of an act: a time, or the most memory that it had allocated at once."""
+
+    SECONDS = "s"
+    SECONDS_WITHOUT_FLUSH = "s without the flush"
+    PEAK_BYTES = "B"
+
+
+class Filled(NamedTuple):
+    """What a file holds by now; `new_bytes` is what of it was new, serialised once, if known."""
+
+    label: str
+    new_bytes: int | None = None
 
 
 def _nothing() -> tuple[()]:
@@ -46,7 +80,7 @@ class Measure:
 
     `prepare` runs untimed before every call of `act` and returns its arguments. What `act`
     returns is sized once a round (`answer_size`), so that a wrong answer shows. `needs` names a
-    feature that some backends lack.
+    feature that some backends lack. `once` is for an act that takes long: one round is enough.
     """
 
     name: str
@@ -54,6 +88,8 @@ class Measure:
     calls: int
     prepare: Callable[[], tuple[Any, ...]] = _nothing
     needs: str | None = None
+    gauge: Gauge = Gauge.SECONDS
+    once: bool = False
 
     def missing(self, lacks: Mapping[str, str]) -> str | None:
         """Return why a backend that *lacks* features cannot do this, None where it can."""
@@ -72,7 +108,7 @@ class Workload(Protocol[SubjectT]):
     def __init__(self, sizes: Sizes) -> None:
         """Prepare for *sizes*."""
 
-    def fill(self, opened: Opened[SubjectT]) -> Iterator[str]:
+    def fill(self, opened: Opened[SubjectT]) -> Iterator[Filled]:
         """Write what the measures need, untimed; yield what is there now.
 
         The bytes on disk are counted at every yield, and the subject is another one after it.

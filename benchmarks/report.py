@@ -10,14 +10,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from benchmarks.aims import judge
 from benchmarks.backends import BASE
 from benchmarks.machine import MEMORY_FILE_SYSTEMS, describe_machine, describe_python
-from benchmarks.measures import Sizes
+from benchmarks.measures import Gauge, Sizes
 from benchmarks.runner import Results, Series
 
 __all__ = ["FORMAT", "Ratio", "as_json", "ratios", "table", "write_json"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ def ratios(series: Sequence[Series]) -> list[Ratio]:
 
 
 def as_json(results: Results, sizes: Sizes, folder: Path) -> dict[str, Any]:
-    """Return everything about a run. Times are seconds, sizes bytes."""
+    """Return everything about a run.
+
+    Times are seconds, sizes bytes; a measure's `unit` says what its figures are.
+    """
     return {
         "format": FORMAT,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -58,8 +62,10 @@ def as_json(results: Results, sizes: Sizes, folder: Path) -> dict[str, Any]:
         "times": [_times(series) for series in results.series],
         "ratios": [asdict(ratio) for ratio in ratios(results.series)],
         "stored_bytes": [
-            _named(row, "suite", "filled", "backend", "bytes") for row in results.stored_bytes
+            _named(row, "suite", "filled", "backend", "bytes", "new_bytes")
+            for row in results.stored_bytes
         ],
+        "aims": [asdict(verdict) for verdict in judge(results, sizes)],
         "skipped": [
             _named(row, "suite", "measure", "backend", "reason") for row in results.skipped
         ],
@@ -74,7 +80,9 @@ def write_json(document: dict[str, Any], path: Path) -> None:
 
 def table(document: dict[str, Any]) -> str:
     """Return the end table of what `as_json` returned."""
-    parts = (_heading, _durability_part, _ratio_part, _bytes_part, _skipped_part)
+    parts = (
+        _heading, _durability_part, _ratio_part, _bytes_part, _aims_part, _skipped_part,
+    )  # fmt: skip
     return "\n\n".join(text for part in parts if (text := "\n".join(part(document))))
 
 
@@ -104,6 +112,7 @@ def _times(series: Series) -> dict[str, Any]:
         "suite": series.suite,
         "measure": series.measure,
         "backend": series.backend,
+        "unit": series.gauge.value,
         "calls": len(calls),
         "answer_size": series.answer_size,
         "minimum": calls[0],
@@ -138,41 +147,71 @@ def _durability_part(document: dict[str, Any]) -> Iterator[str]:
 
 def _ratio_part(document: dict[str, Any]) -> Iterator[str]:
     medians = {
-        (row["suite"], row["measure"], row["backend"]): row["median"] for row in document["times"]
+        (row["suite"], row["measure"], row["backend"]): _quantity(row["median"], row["unit"])
+        for row in document["times"]
     }
     rows = [["suite", "measure", "base", "median", "peer", "median", "peer/base", "min-max"]]
     for ratio in document["ratios"]:
         where = (ratio["suite"], ratio["measure"])
         rows.append([
             *where,
-            ratio["base"], _seconds(medians[(*where, ratio["base"])]),
-            ratio["peer"], _seconds(medians[(*where, ratio["peer"])]),
+            ratio["base"], medians[(*where, ratio["base"])],
+            ratio["peer"], medians[(*where, ratio["peer"])],
             _times_as_long(ratio["median"]),
             f"{_times_as_long(ratio['minimum'])}-{_times_as_long(ratio['maximum'])}",
         ])  # fmt: skip
+    rows.extend(_without_peer(document, medians))
     if len(rows) > 1:
         yield "Time of a call. peer/base over 1: the base is faster. Ratios are paired by round."
+        yield "Those that end in _cpu are without the flush; bytes are the most allocated at once."
         yield from _columns(rows)
+
+
+def _without_peer(
+    document: dict[str, Any], medians: dict[tuple[str, str, str], str]
+) -> Iterator[list[str]]:
+    """Yield the rows of what ran on one backend only."""
+    compared = {(ratio["suite"], ratio["measure"]) for ratio in document["ratios"]}
+    for where, median in medians.items():
+        if where[:2] not in compared:
+            yield [*where, median, "", "", "", ""]
 
 
 def _bytes_part(document: dict[str, Any]) -> Iterator[str]:
     counts = document["stored_bytes"]
     base = {(r["suite"], r["filled"]): r["bytes"] for r in counts if r["backend"] == BASE}
-    rows = [["suite", "filled with", "backend", "bytes on disk", f"to {BASE}"]]
+    rows = [["suite", "filled with", "backend", "bytes on disk", f"to {BASE}", "to new bytes"]]
     for row in sorted(counts, key=lambda row: (row["suite"], row["bytes"])):
         ours = base.get((row["suite"], row["filled"]))
         share = f"{row['bytes'] / ours:.2f}" if ours else ""
-        rows.append([row["suite"], row["filled"], row["backend"], f"{row['bytes']:,}", share])
+        new = f"{row['bytes'] / row['new_bytes']:.2f}" if row["new_bytes"] else ""
+        rows.append([row["suite"], row["filled"], row["backend"], f"{row['bytes']:,}", share, new])
     if len(rows) > 1:
         yield "Bytes on disk, the file closed."
         yield from _columns(rows)
 
 
+def _aims_part(document: dict[str, Any]) -> Iterator[str]:
+    rows = [["figure of lgkv", "measured", "aim", ""]]
+    for row in document["aims"]:
+        figure = "" if row["figure"] is None else f"{row['figure']:.3g}"
+        rows.append([row["what"], figure, row["aim"], row["says"]])
+    if len(rows) > 1:
+        yield "What lgkv aims at. Other sizes than the default ones are not judged."
+        yield from _columns(rows)
+
+
 def _skipped_part(document: dict[str, Any]) -> Iterator[str]:
-    if document["skipped"]:
+    measures: dict[tuple[str, str, str], list[str]] = {}
+    for row in document["skipped"]:
+        where = (row["suite"], row["backend"], row["reason"])
+        measures.setdefault(where, []).append(row["measure"])
+    if measures:
         yield "Not measured:"
-    names = ("suite", "measure", "backend", "reason")
-    yield from _columns([[row[name] for name in names] for row in document["skipped"]])
+        yield from _columns([
+            [suite, backend, reason, ", ".join(names)]
+            for (suite, backend, reason), names in measures.items()
+        ])  # fmt: skip
 
 
 def _columns(rows: list[list[str]]) -> Iterator[str]:
@@ -184,6 +223,10 @@ def _columns(rows: list[list[str]]) -> Iterator[str]:
 
 def _times_as_long(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
+
+
+def _quantity(figure: float, unit: str) -> str:
+    return f"{figure / 1e6:.3g} MB" if unit == Gauge.PEAK_BYTES.value else _seconds(figure)
 
 
 def _seconds(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.backends import Opened
-from benchmarks.measures import Measure, Sizes
+from benchmarks.measures import Gauge, Measure, Sizes
 from benchmarks.workloads import SUITES
 
 Filled = Callable[[str, int], Opened[Any]]
@@ -26,8 +26,10 @@ class Case:
 
 def _cases() -> Iterator[Any]:
     for name, suite in SUITES.items():
-        for measure in suite.workload.measure_names:
+        for measure in suite.measure_names:
             for number, backend in enumerate(suite.backends):
+                if backend.name in suite.slow:
+                    continue
                 case = Case(name, measure, number)
                 yield pytest.param(case, id=f"{name}-{measure}-{backend.name}")
 
@@ -43,6 +45,8 @@ def test_suite(
     measure = next(measure for measure in measures if measure.name == case.measure)
     if reason := measure.missing(backend.lacks):
         pytest.skip(reason)
+    if measure.gauge is not Gauge.SECONDS:
+        pytest.skip("pytest-benchmark measures time only")
     benchmark.group = f"{case.suite}: {case.measure}"
     benchmark.extra_info["durability"] = backend.durability(opened.subject)
     take(measure)

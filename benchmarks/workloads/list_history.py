@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.chat import Chat, thread_config
-from benchmarks.measures import Measure, Sizes
+from benchmarks.chat import Chat
+from benchmarks.measures import Filled, Gauge, Measure, Sizes
+from benchmarks.thread import thread_config
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
@@ -24,6 +25,7 @@ class ListHistory:
     name: ClassVar[str] = "list_history"
     measure_names: ClassVar[tuple[str, ...]] = (
         "all",
+        "all_peak_memory",
         "newest_page",
         "page_before",
         "filtered_page",
@@ -33,12 +35,11 @@ class ListHistory:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[str]:
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[Filled]:
         """Have the whole conversation."""
-        chat = Chat(opened.subject, "chat", turns=self._sizes.turns)
-        for _ in range(self._sizes.turns):
-            chat.turn()
-        yield f"{self._sizes.turns} turns"
+        turns = self._sizes.turns
+        Chat(opened.subject, "chat", turns=turns).turns(turns)
+        yield Filled(f"{turns} turns")
 
     def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
         """Return lists whose tuples are all built, with their values."""
@@ -46,6 +47,13 @@ class ListHistory:
         config = thread_config("chat")
         every = [found.config for found in opened.subject.list(config)]
         middle = every[len(every) // 2]
+
+        def walked() -> list[int]:
+            """Look at the messages of every checkpoint, and keep none of them."""
+            return [
+                len(found.checkpoint["channel_values"].get("messages", ()))
+                for found in opened.subject.list(config)
+            ]
 
         def listed(**options: Any) -> list[CheckpointTuple]:
             return list(opened.subject.list(config, **options))
@@ -63,7 +71,8 @@ class ListHistory:
             return listed(filter={"source": "fork"})
 
         return [
-            Measure("all", listed, 1),
+            Measure("all", walked, 1),
+            Measure("all_peak_memory", walked, 1, gauge=Gauge.PEAK_BYTES, once=True),
             Measure("newest_page", newest_page, calls(5)),
             Measure("page_before", page_before, calls(5)),
             Measure("filtered_page", filtered_page, calls(5)),

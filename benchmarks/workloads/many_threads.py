@@ -6,8 +6,9 @@ import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.chat import Chat, thread_config
-from benchmarks.measures import Measure, Sizes
+from benchmarks.chat import Chat
+from benchmarks.measures import Filled, Measure, Sizes
+from benchmarks.thread import thread_config
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -35,12 +36,12 @@ class ManyThreads:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[str]:
+    def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[Filled]:
         """Put every thread's only checkpoint."""
         for number in range(self._sizes.threads):
             chat = Chat(opened.subject, f"thread-{number}", turns=1)
             chat.put_whole(user=f"user-{number % USERS}")
-        yield f"{self._sizes.threads} threads"
+        yield Filled(f"{self._sizes.threads} threads")
 
     def measures(self, opened: Opened[BaseCheckpointSaver[Any]]) -> list[Measure]:
         """Return reads of random threads, and lists over all threads."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from langgraph.store.base import GetOp, PutOp
 
 from benchmarks import corpus
-from benchmarks.measures import Measure, Sizes
+from benchmarks.measures import Filled, Measure, Sizes
 
 if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
@@ -37,16 +37,16 @@ class StorePutGetSearch:
     def __init__(self, sizes: Sizes) -> None:
         self._sizes = sizes
 
-    def fill(self, opened: Opened[BaseStore]) -> Iterator[str]:
+    def fill(self, opened: Opened[BaseStore]) -> Iterator[Filled]:
         """Put facts, then documents with vectors, in large batches."""
         rng = random.Random("store_put_get_search")
         puts = [_put_fact(number, corpus.fact(rng)) for number in range(self._sizes.items)]
         _put_all(opened.subject, puts)
-        yield f"{self._sizes.items} items"
+        yield Filled(f"{self._sizes.items} items")
         if "vectors" not in opened.backend.lacks:
             documents = (_put_document(f"d{n}", rng) for n in range(self._sizes.vectors))
             _put_all(opened.subject, documents)
-            yield f"{self._sizes.items} items, {self._sizes.vectors} vectors"
+            yield Filled(f"{self._sizes.items} items, {self._sizes.vectors} vectors")
 
     def measures(self, opened: Opened[BaseStore]) -> list[Measure]:
         """Return measures of single and batched operations."""

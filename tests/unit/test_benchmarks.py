@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, MessagesState, StateGraph
 
+from benchmarks import corpus
 from benchmarks.__main__ import main
+from benchmarks.aims import AIMS, Aim, Figures, judge
 from benchmarks.backends import SAVERS, STORES, Backend, InMemorySavers, LgkvSavers, Opened
 from benchmarks.chat import Chat
-from benchmarks.measures import Measure, Sizes, answer_size
+from benchmarks.measures import DEFAULT_SIZES, Filled, Gauge, Measure, Sizes, answer_size
 from benchmarks.report import FORMAT, as_json, ratios, table
 from benchmarks.runner import Results, Series, run_suite
-from benchmarks.workloads import SUITES
+from benchmarks.thread import thread_config
+from benchmarks.workloads import SUITES, Suite
+from benchmarks.workloads.copy_thread import copy_thread
 
-TINY = Sizes(turns=4, threads=12, items=40, vectors=40, rounds=2, calls_percent=1)
+TINY = Sizes(
+    turns=4, short_turns=2, long_turns=10, steps=3, long_steps=5, channels=3, entries=4, blobs=2,
+    blob_bytes=2_000, threads=12, items=40, vectors=40, rounds=2, long_rounds=1, calls_percent=1,
+)  # fmt: skip
 
 
 def silent(what: str) -> None:
@@ -46,7 +56,7 @@ def test_every_measure_runs_on_every_backend_or_says_why_not(results: Results) -
     wanted = {
         (name, measure, backend.name)
         for name, suite in SUITES.items()
-        for measure in suite.workload.measure_names
+        for measure in suite.measure_names
         for backend in suite.backends
     }
     assert ran | skipped == wanted
@@ -60,8 +70,11 @@ def test_lgkv_skips_nothing(results: Results) -> None:
 
 def test_every_round_is_measured(results: Results) -> None:
     for series in results.series:
-        assert len(series.rounds) == TINY.rounds
-        assert all(seconds > 0 for one_round in series.rounds for seconds in one_round)
+        rounds = (
+            1 if series.measure == "all_peak_memory" else SUITES[series.suite].sized(TINY).rounds
+        )
+        assert len(series.rounds) == rounds
+        assert all(figure > 0 for one_round in series.rounds for figure in one_round)
 
 
 def test_every_backend_gives_an_answer_of_the_same_size(results: Results) -> None:
@@ -94,20 +107,40 @@ def test_durability_is_read_from_what_is_measured(backend: Backend[Any], tmp_pat
 
 
 def test_both_savers_that_keep_a_file_count_its_bytes(results: Results) -> None:
-    counted = {backend for suite, _, backend, _ in results.stored_bytes if suite == "put_history"}
+    counted = {row[2] for row in results.stored_bytes if row[0] == "put_history"}
     assert counted == {"lgkv", "sqlite"}
-    assert all(count > 0 for *_, count in results.stored_bytes)
+    assert all(count > 0 for *_, count, _ in results.stored_bytes)
 
 
 def test_bytes_are_counted_while_a_conversation_grows(results: Results) -> None:
     for backend in ("lgkv", "sqlite"):
         counts = {
             filled: count
-            for suite, filled, of_backend, count in results.stored_bytes
+            for suite, filled, of_backend, count, _ in results.stored_bytes
             if (suite, of_backend) == ("put_history", backend)
         }
         assert list(counts) == ["1 turns", "4 turns"]
         assert counts["1 turns"] < counts["4 turns"]
+
+
+def test_new_bytes_are_every_message_and_write_once(results: Results) -> None:
+    new = {
+        (filled, backend): new_bytes
+        for suite, filled, backend, _, new_bytes in results.stored_bytes
+        if suite == "put_history"
+    }
+    messages = corpus.conversation(random.Random("chat 0"), TINY.turns)
+    serde = JsonPlusSerializer()
+    once = sum(len(serde.dumps_typed(m)[1]) + len(serde.dumps_typed([m])[1]) for m in messages)
+    assert {new["4 turns", backend] for backend in ("lgkv", "sqlite")} == {once}
+    assert new["1 turns", "lgkv"] < new["4 turns", "lgkv"]
+
+
+def test_what_is_filled_is_the_same_for_every_backend(results: Results) -> None:
+    new: dict[tuple[str, str], set[int | None]] = {}
+    for suite, filled, _, _, new_bytes in results.stored_bytes:
+        new.setdefault((suite, filled), set()).add(new_bytes)
+    assert all(len(found) == 1 for found in new.values())
 
 
 def test_lgkv_flushes_every_write(tmp_path: Path) -> None:
@@ -141,19 +174,22 @@ def test_json_holds_only_json(document: dict[str, Any]) -> None:
 def test_times_are_ordered(document: dict[str, Any]) -> None:
     for row in document["times"]:
         assert 0 < row["minimum"] <= row["median"] <= row["p99"] <= row["maximum"]
-        assert row["calls"] >= len(row["round_medians"]) == TINY.rounds
+        assert row["calls"] >= len(row["round_medians"]) >= 1
 
 
 def test_every_peer_has_a_ratio_to_lgkv(document: dict[str, Any]) -> None:
     assert {ratio["base"] for ratio in document["ratios"]} == {"lgkv"}
-    assert len(document["ratios"]) == sum(row["backend"] != "lgkv" for row in document["times"])
+    peers = [row for row in document["times"] if row["backend"] != "lgkv"]
+    assert len(document["ratios"]) == len(peers)
 
 
 def test_table_names_every_measure_and_the_conditions(document: dict[str, Any]) -> None:
     text = table(document)
     for suite in SUITES.values():
-        for measure in suite.workload.measure_names:
+        for measure in suite.measure_names:
             assert measure in text
+    for row in document["aims"]:
+        assert row["what"] in text
     assert "journal_mode=wal, synchronous=FULL" in text
     assert "bytes on disk" in text
 
@@ -278,8 +314,153 @@ def test_chat_calls_the_saver_as_the_runtime_does() -> None:
 def test_measures_are_those_that_a_workload_names(tmp_path: Path) -> None:
     backend: Backend[Any] = InMemorySavers()
     with Opened(backend, tmp_path) as opened:
-        for name in ("put_history", "get_latest", "list_history", "many_threads"):
-            workload = SUITES[name].workload(TINY)
-            assert list(workload.fill(opened))
+        for name, suite in SUITES.items():
+            if "InMemorySaver" not in {type(b).__name__.removesuffix("s") for b in suite.backends}:
+                continue
+            workload = suite.workload(TINY)
+            assert list(workload.fill(opened)), name
             measures: list[Measure] = workload.measures(opened)
-            assert tuple(measure.name for measure in measures) == workload.measure_names
+            assert tuple(measure.name for measure in measures) == suite.measure_names
+
+
+def test_runner_removes_what_it_measured(tmp_path: Path) -> None:
+    suite = replace(SUITES["get_latest"], backends=(LgkvSavers(),))
+    run_suite(suite, TINY, tmp_path, Results(), report=silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", SAVERS, ids=lambda b: b.name)
+def test_a_copied_thread_is_what_its_source_is(backend: Backend[Any], tmp_path: Path) -> None:
+    with Opened(backend, tmp_path) as opened:
+        Chat(opened.subject, "chat", turns=9).turns(9)
+        copy_thread(opened.subject, "chat", "copy")
+        source, copy = (
+            [
+                (found.checkpoint, found.pending_writes, found.parent_config is None)
+                for found in opened.subject.list(thread_config(thread_id))
+            ]
+            for thread_id in ("chat", "copy")
+        )
+    assert len(source) == 27
+    assert copy == source
+
+
+def test_arguments_of_a_put_put_nothing() -> None:
+    saver = InMemorySaver()
+    chat = Chat(saver, "chat", turns=1)
+    chat.turn_but_the_last_put()
+    before = len(list(saver.list(thread_config("chat"))))
+    saver.put(*chat.arguments_of(chat.put_answer))
+    newest = next(iter(saver.list(thread_config("chat"))))
+    assert chat.saver is saver
+    assert len(list(saver.list(thread_config("chat")))) == before + 1
+    assert len(newest.checkpoint["channel_values"]["messages"]) == 2
+
+
+class Flushing(InMemorySavers):
+    """Says that each question took its flush a second."""
+
+    asked = 0
+
+    def flush_seconds(self, subject: Any) -> float:  # noqa: ARG002  the protocol's signature
+        self.asked += 1
+        return float(self.asked)
+
+
+def test_flush_is_taken_off_the_time(tmp_path: Path) -> None:
+    class Workload:
+        name = "nothing"
+        measure_names = ("with_flush", "without_flush")
+
+        def __init__(self, sizes: Sizes) -> None:
+            """Need no sizes."""
+
+        def fill(self, opened: Opened[Any]) -> Any:  # noqa: ARG002  the protocol's signature
+            yield Filled("nothing")
+
+        def measures(self, opened: Opened[Any]) -> list[Measure]:  # noqa: ARG002  likewise
+            cpu = Gauge.SECONDS_WITHOUT_FLUSH
+            return [
+                Measure("with_flush", lambda: None, 1),
+                Measure("without_flush", lambda: None, 1, gauge=cpu),
+            ]
+
+    results = Results()
+    run_suite(Suite(Workload, (Flushing(),)), TINY, tmp_path, results, report=silent)
+    with_flush, without = (series.rounds[0][0] for series in results.series)
+    assert 0 < with_flush < 0.5
+    assert -1 < without < -0.5
+
+
+def test_peak_memory_is_of_the_act_alone(results: Results) -> None:
+    peaks = [series for series in results.series if series.gauge is Gauge.PEAK_BYTES]
+    assert {series.measure for series in peaks} == {"all_peak_memory"}
+    assert all(1_000 < series.rounds[0][0] < 20_000_000 for series in peaks)
+
+
+# --- aims ----------------------------------------------------------------------------------
+
+
+def _results(**rounds: list[float]) -> Results:
+    """Return the results of a suite "s" with the measure "m" on these backends."""
+    return Results(
+        [Series("s", "m", name, [[seconds] for seconds in of]) for name, of in rounds.items()]
+    )
+
+
+def test_every_aim_has_a_figure_when_everything_ran(document: dict[str, Any]) -> None:
+    assert [row["what"] for row in document["aims"]] == [aim.what for aim in AIMS]
+    assert all(row["figure"] is not None for row in document["aims"])
+
+
+def test_aims_are_judged_at_the_default_sizes_only() -> None:
+    results = _results(lgkv=[1.0, 2.0, 4.0], sqlite=[8.0, 18.0, 40.0])
+    aims = [
+        Aim("s", "met", lambda f: f.times_as_fast("s", "m", "sqlite"), 9, 15, at_least=True),
+        Aim("s", "short", lambda f: f.median("s", "m"), 1.5),
+        Aim("s", "not run", lambda f: f.times_as_fast("s", "m", "memory"), 9, at_least=True),
+        Aim("other", "of a suite that did not run", lambda f: f.median("s", "m"), 1),
+    ]
+    met, short, missing = judge(results, DEFAULT_SIZES, aims)
+    assert (met.figure, met.aim, met.says) == (9.0, "at least 9, better 15", "met")
+    assert (short.figure, short.aim, short.says) == (2.0, "at most 1.5", "short")
+    assert (missing.figure, missing.says) == (None, "not run")
+    says = {verdict.says for verdict in judge(results, TINY, aims)}
+    assert says == {"other sizes", "not run"}
+
+
+def test_overhead_is_what_a_saver_adds() -> None:
+    results = Results([
+        Series("s", measure, backend, [[seconds]])
+        for measure, backend, seconds in (
+            ("with_saver", "lgkv", 3.0), ("without_saver", "lgkv", 1.0),
+            ("with_saver", "sqlite", 13.0), ("without_saver", "sqlite", 3.0),
+        )
+    ])  # fmt: skip
+    assert Figures(results, TINY).overhead("s", "sqlite") == 5.0
+
+
+def test_growth_in_bytes_is_counted_from_the_label_before() -> None:
+    results = Results(stored_bytes=[
+        ("s", "a", "lgkv", 1_000, 100), ("s", "b", "lgkv", 1_600, 400),
+        ("s", "c", "lgkv", 2_000, None),
+    ])  # fmt: skip
+    figures = Figures(results, TINY)
+    assert figures.size_to_new("s", "a") == 10.0
+    assert figures.grown_to_new("s", "a", "b") == 2.0
+    with pytest.raises(KeyError):
+        figures.size_to_new("s", "c")
+
+
+def test_slow_backends_run_the_long_suites_on_request_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--only", "copy_thread_long", "--size", "long_turns=2", "--folder", str(tmp_path)]
+    found = []
+    for more in ([], ["--full"]):
+        path = tmp_path / "out.json"
+        assert main([*arguments, *more, "--json", str(path)]) == 0
+        document = json.loads(path.read_text(encoding="utf-8"))
+        found.append({row["backend"] for row in document["times"]})
+    assert found == [{"lgkv"}, {"lgkv", "sqlite"}]
+    assert "slow: give --full" in capsys.readouterr().out

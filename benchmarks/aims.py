@@ -1,0 +1,240 @@
+"""What the versioned channels of lgkv aim at, beside what was measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Final
+
+from benchmarks.backends import BASE
+from benchmarks.measures import DEFAULT_SIZES, Sizes
+from benchmarks.runner import Results
+
+__all__ = ["AIMS", "Aim", "Figures", "Verdict", "judge"]
+
+SQLITE: Final = "sqlite"
+MEMORY: Final = "memory"
+CHAT, SHORT_CHAT, LONG_CHAT = "put_history", "put_history_short", "put_history_long"
+SIZES_AIMED_AT: Final = (
+    "short_turns", "turns", "long_turns", "steps", "long_steps", "channels", "entries", "blobs",
+    "blob_bytes",
+)  # fmt: skip
+
+
+class Figures:
+    """What was measured, by name; KeyError where something was not."""
+
+    def __init__(self, results: Results, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self._rounds = {
+            (series.suite, series.measure, series.backend): series.round_medians
+            for series in results.series
+        }
+        self._bytes = {
+            (suite, label, backend): (size, new)
+            for suite, label, backend, size, new in results.stored_bytes
+        }
+
+    def median(self, suite: str, measure: str, backend: str = BASE) -> float:
+        """Return the median of a measure's rounds."""
+        return statistics.median(self._rounds[suite, measure, backend])
+
+    def ratio(
+        self, suite: str, measure: str, backend: str, to_measure: str, to_backend: str = BASE
+    ) -> float:
+        """Return how many times as much one measure is as another, paired by round."""
+        return _paired(
+            self._rounds[suite, measure, backend], self._rounds[suite, to_measure, to_backend]
+        )
+
+    def times_as_fast(self, suite: str, measure: str, peer: str) -> float:
+        """Return how many times as long a peer takes."""
+        return self.ratio(suite, measure, peer, measure)
+
+    def overhead(self, suite: str, peer: str) -> float:
+        """Return how many times as much time a peer adds to a graph."""
+        added = {
+            backend: [
+                with_saver - without
+                for with_saver, without in zip(
+                    self._rounds[suite, "with_saver", backend],
+                    self._rounds[suite, "without_saver", backend],
+                    strict=True,
+                )
+            ]
+            for backend in (BASE, peer)
+        }
+        return _paired(added[peer], added[BASE])
+
+    def size(self, suite: str, label: str) -> int:
+        """Return the length of lgkv's file."""
+        return self._bytes[suite, label, BASE][0]
+
+    def size_to_new(self, suite: str, label: str) -> float:
+        """Return the length of lgkv's file as a multiple of what was new in it."""
+        size, new = self._bytes[suite, label, BASE]
+        if new is None:
+            raise KeyError(suite)
+        return size / new
+
+    def grown_to_new(self, suite: str, since: str, label: str) -> float:
+        """Return the growth of lgkv's file between two labels as a multiple of what was new."""
+        (before, old), (after, new) = (self._bytes[suite, at, BASE] for at in (since, label))
+        if old is None or new is None:
+            raise KeyError(suite)
+        return (after - before) / (new - old)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A bound on a figure, and what is hoped for beyond it. `suite` is where it is measured."""
+
+    suite: str
+    what: str
+    figure: Callable[[Figures], float]
+    bound: float
+    hoped: float | None = None
+    at_least: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An aim, what was measured if all of it was, and "met", "short" or why neither."""
+
+    what: str
+    figure: float | None
+    aim: str
+    says: str
+
+
+def judge(results: Results, sizes: Sizes, aims: Sequence[Aim] | None = None) -> list[Verdict]:
+    """Return a verdict on each aim whose suite was run."""
+    figures = Figures(results, sizes)
+    run = {series.suite for series in results.series}
+    other_sizes = [
+        field.name
+        for field in fields(Sizes)
+        if field.name in SIZES_AIMED_AT
+        and getattr(sizes, field.name) != getattr(DEFAULT_SIZES, field.name)
+    ]
+    return [
+        _verdict(aim, figures, judged=not other_sizes)
+        for aim in (AIMS if aims is None else aims)
+        if aim.suite in run
+    ]
+
+
+def _verdict(aim: Aim, figures: Figures, *, judged: bool) -> Verdict:
+    word = "at least" if aim.at_least else "at most"
+    text = f"{word} {aim.bound:g}"
+    if aim.hoped is not None:
+        text += f", better {aim.hoped:g}"
+    try:
+        figure = aim.figure(figures)
+    except KeyError:
+        return Verdict(aim.what, None, text, "not run")
+    met = figure >= aim.bound if aim.at_least else figure <= aim.bound
+    says = "met" if met else "short"
+    return Verdict(aim.what, figure, text, says if judged else "other sizes")
+
+
+def _paired(more: Sequence[float], less: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(more, less, strict=True))
+
+
+def _exponent(more: float, less: float, times: float) -> float:
+    """Return the power of its size that something grows with."""
+    return math.log(more / less) / math.log(times)
+
+
+# --- the aims ------------------------------------------------------------------------------
+
+
+def _turns(number: int) -> str:
+    return f"{number} turns"
+
+
+def _bytes_growth(figures: Figures) -> float:
+    turns = figures.sizes.long_turns
+    more = figures.size(LONG_CHAT, _turns(turns))
+    return _exponent(more, figures.size(LONG_CHAT, _turns(max(1, turns // 10))), 10)
+
+
+def _time_growth(figures: Figures) -> float:
+    times = figures.sizes.long_turns / figures.sizes.short_turns
+    return _exponent(figures.median(LONG_CHAT, "run"), figures.median(SHORT_CHAT, "run"), times)
+
+
+def _memory_growth(figures: Figures) -> float:
+    more = figures.median("list_history_long", "all_peak_memory")
+    less = figures.median("list_history", "all_peak_memory")
+    return _exponent(more, less, figures.sizes.long_turns / figures.sizes.turns)
+
+
+def _wide_bytes(figures: Figures) -> float:
+    narrow, wide = (
+        figures.grown_to_new(
+            "wide_state", f"{name}: the first checkpoint", f"{name}: {figures.sizes.steps} steps"
+        )
+        for name in ("narrow", "wide")
+    )
+    return wide / narrow
+
+
+def _dict_bytes(suite: str) -> Callable[[Figures], float]:
+    def figure(figures: Figures) -> float:
+        steps = figures.sizes.long_steps if suite.endswith("_long") else figures.sizes.steps
+        return figures.grown_to_new(suite, "the first checkpoint", f"{steps} puts")
+
+    return figure
+
+
+def _blob_bytes(figures: Figures) -> float:
+    return figures.size_to_new("opaque_channel", f"{figures.sizes.blobs} puts")
+
+
+def _blob_bytes_of_steps(figures: Figures) -> float:
+    label = f"{figures.sizes.blobs} steps of put_writes and put more"
+    return figures.grown_to_new("opaque_channel", f"{figures.sizes.blobs} puts", label)
+
+
+AIMS: Final = (
+    Aim(LONG_CHAT, "long chat: bytes on disk to new bytes, each message and write once",
+        lambda f: f.size_to_new(LONG_CHAT, _turns(f.sizes.long_turns)), 2.5),
+    Aim(LONG_CHAT, "long chat: exponent of the bytes' growth from a tenth", _bytes_growth, 1.05),
+    Aim(LONG_CHAT, "long chat: times as fast as sqlite",
+        lambda f: f.times_as_fast(LONG_CHAT, "run", SQLITE), 8, 15, at_least=True),
+    Aim(LONG_CHAT, "long chat: times as fast as memory",
+        lambda f: f.times_as_fast(LONG_CHAT, "run", MEMORY), 4, 6, at_least=True),
+    Aim(LONG_CHAT, "long chat: exponent of the time's growth from a short one", _time_growth, 1.35),
+    Aim(SHORT_CHAT, "short chat: times as fast as sqlite",
+        lambda f: f.times_as_fast(SHORT_CHAT, "run", SQLITE), 1, at_least=True),
+    Aim(LONG_CHAT, "put at its end, without the flush: times as fast as memory",
+        lambda f: f.times_as_fast(LONG_CHAT, "put_at_end_cpu", MEMORY), 8, 15, at_least=True),
+    Aim(LONG_CHAT, "put on a new thread, without the flush: microseconds",
+        lambda f: 1e6 * f.median(LONG_CHAT, "put_on_new_thread_cpu"), 60),
+    Aim("get_latest_long", "latest of a long chat, warm: times as fast as memory",
+        lambda f: f.times_as_fast("get_latest_long", "latest", MEMORY), 5, 10, at_least=True),
+    Aim("get_latest_long", "latest of a long chat, file just opened: to a plain decode",
+        lambda f: f.ratio("get_latest_long", "latest_after_open", BASE, "plain_decode"), 1.4),
+    Aim("list_history_long", "history of a long chat: times as fast as sqlite",
+        lambda f: f.times_as_fast("list_history_long", "all", SQLITE), 8, at_least=True),
+    Aim("list_history_long", "history: exponent of the peak memory's growth with the chat",
+        _memory_growth, 1.1),
+    Aim("wide_state", "a step of many channels: bytes to those of one channel", _wide_bytes, 1.5),
+    Aim("wide_state", "a step of many channels: time to that of one channel",
+        lambda f: f.ratio("wide_state", "wide_step", BASE, "narrow_step"), 1.5),
+    Aim("dict_channel", "a put of a dict, one entry changed: bytes to the entry's",
+        _dict_bytes("dict_channel"), 2),
+    Aim("dict_channel_long", "as many puts as make new key-frames: bytes to the entry's",
+        _dict_bytes("dict_channel_long"), 2),
+    Aim("opaque_channel", "puts of a large value: bytes to its own", _blob_bytes, 1.1),
+    Aim("opaque_channel", "put_writes and put of a large value: bytes to its own",
+        _blob_bytes_of_steps, 1.1),
+    Aim("copy_thread_long", "copy of a long chat: times as fast as sqlite, read and put again",
+        lambda f: f.times_as_fast("copy_thread_long", "copy", SQLITE), 500, at_least=True),
+    Aim("graph_invoke_long", "graph.invoke: sqlite's overhead to lgkv's",
+        lambda f: f.overhead("graph_invoke_long", SQLITE), 5, at_least=True),
+)  # fmt: skip
