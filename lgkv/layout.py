@@ -278,8 +278,8 @@ def encode_plain(value: Any) -> bytes:
         ) from error
 
 
-def encode_fields(fields: list[Any]) -> bytes:
-    """Return the fields of one of lgkv's own records as CBOR."""
+def encode_fields(fields: Any) -> bytes:
+    """Return the fields of one of lgkv's own records, or what `is_plain`, as CBOR."""
     return cbor2.dumps(fields)
 
 

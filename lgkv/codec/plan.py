@@ -34,6 +34,14 @@ __all__ = [
 INLINE_BYTES: Final = 256
 """An opaque value up to this size lies in the version's own record."""
 
+FRAMED_ENTRIES: Final = 8
+FRAMED_BYTES: Final = 4 << 10
+"""A dict of fewer entries and bytes is opaque: it is written again at less cost than compared."""
+
+ONE_FRAME: Final = b"\x91\x92"
+NO_KEYS: Final = b"\x90"
+"""MessagePack around a dict that make it the log `[[entries, []]]`."""
+
 LOG_TO_FRAME: Final = 2
 """Patches may take this many times the bytes of their key-frame before a new one is due."""
 
@@ -121,9 +129,7 @@ def plan_value(
             if plan is not None:
                 return plan
         elif type(value) is dict and value:
-            plan = _plan_dict(value, base, codec, models)
-            if plan is not None:
-                return plan
+            return _plan_dict(value, base, codec, models, is_stored)
     return _plan_opaque(codec.encode(value), base, is_stored)
 
 
@@ -262,26 +268,29 @@ def _header(count: int) -> bytes:
 
 
 def _plan_dict(
-    value: dict[Any, Any], base: Base | None, codec: Codec, models: frozenset[type]
-) -> Plan | None:
-    """Return the plan of a dict, or None for one that is better opaque."""
-    if not all(type(key) is str for key in value):
-        return None
+    value: dict[Any, Any],
+    base: Base | None,
+    codec: Codec,
+    models: frozenset[type],
+    is_stored: Callable[[Payload], bool],
+) -> Plan:
+    """Return the plan of a dict: a patch, a key-frame, or opaque if it is small."""
 
     def dump(element: Any) -> bytes:
         return bytes(split_array(codec.encode([element])[1])[0])
 
-    if base is not None and base.form is Form.DICT:
+    named = all(type(key) is str for key in value)
+    if named and base is not None and base.form is Form.DICT:
         patch = _plan_patch(value, base, codec, models, dump)
         if patch is not None:
             return patch
-    payload = codec.encode([[value, []]])
-    size = len(payload[1])
-    if size <= INLINE_BYTES:
-        return None
+    payload = codec.encode(value)
+    if not named or (len(value) < FRAMED_ENTRIES and len(payload[1]) < FRAMED_BYTES):
+        return _plan_opaque(payload, base, is_stored)
     entries = {key: _entry(element, models, dump) for key, element in value.items()}
-    frame = Fresh(payload, 1, [])
-    return Plan(Form.DICT, (frame,), entries=entries, frame_bytes=size, serialized=len(value))
+    raw = ONE_FRAME + payload[1] + NO_KEYS
+    frame = Fresh((MSGPACK, raw), 1, [])
+    return Plan(Form.DICT, (frame,), entries=entries, frame_bytes=len(raw), serialized=len(value))
 
 
 def _plan_patch(

@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from lgkv.checkpoints import PLAIN_TYPE
 from lgkv.codec import Payload
 from lgkv.errors import InvalidInputError, UnregisteredTypeError
-from lgkv.layout import encode_plain, is_plain
+from lgkv.layout import encode_fields, is_plain
 
 try:
     from langgraph._internal import _serde as _runtime
@@ -168,5 +168,5 @@ class SerdeCodec:
         the metadata as well.
         """
         if type(self._serde) in _TRANSPARENT and is_plain(metadata):
-            return PLAIN_TYPE, encode_plain(metadata)
+            return PLAIN_TYPE, encode_fields(metadata)
         return self.encode(metadata)
