@@ -18,6 +18,7 @@ import lmdb
 import pytest
 
 import lgkv
+from lgkv.codec.plan import Form
 from lgkv.layout import FORMAT_VERSION, Kind, Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,9 +167,15 @@ BEGIN_NS = 1_767_225_600_000_000_000  # 2026-01-01 00:00:00 UTC
 
 
 def test_format_document_has_every_kind_of_key_under_its_number() -> None:
-    rows = re.findall(r"^\| `0x(\w\w)` \| `(\w+)` \|", prose(FORMAT), re.MULTILINE)
+    rows = re.findall(r"^\| `0x([1-9]\w)` \| `(\w+)` \|", prose(FORMAT), re.MULTILINE)
 
     assert {name: int(number, 16) for number, name in rows} == {k.name: k.value for k in Kind}
+
+
+def test_format_document_has_every_form_of_a_value_under_its_number() -> None:
+    rows = re.findall(r"^\| `0x(0\w)` \| `(\w+)` \|", prose(FORMAT), re.MULTILINE)
+
+    assert {name: int(number, 16) for number, name in rows} == {f.name: f.value for f in Form}
 
 
 def test_format_document_has_every_table_under_its_number() -> None:
