@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from lgkv.layout import Table, seal_record
 from lgkv.snapshot import Snapshot, State
 
 __all__ = ["Batch"]
+
+LARGE_RECORD_BYTES: Final = 1000
+"""A record of more than this may have pages of its own."""
 
 
 class Batch(Snapshot):
@@ -26,6 +31,9 @@ class Batch(Snapshot):
         if self._txn.put(key, record, overwrite=False, db=database):
             return len(key) + len(record)
         old = len(self._txn.get(key, b"", database))
+        if old > len(record) and old > LARGE_RECORD_BYTES:
+            # Of one written in this transaction LMDB would keep all pages, but count fewer.
+            self._txn.delete(key, db=database)
         self._txn.put(key, record, db=database)
         return len(record) - old
 

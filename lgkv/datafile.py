@@ -314,7 +314,7 @@ class Gate:
     """
 
     _FIRST_PAUSE_S: Final = 0.0002
-    _LONGEST_PAUSE_S: Final = 0.005
+    _LONGEST_PAUSE_S: Final = 0.001  # a busy writer lets go for microseconds only
     _WINDOWS_OFFSET: Final = 1 << 40  # beyond any data: locked bytes cannot be read there
 
     def __init__(self, path: str) -> None:

@@ -8,6 +8,7 @@ its own, so that a failing one takes only itself down. A caller's change is dura
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -35,6 +36,7 @@ from lgkv.layout import STATE_KEY, Table
 __all__ = ["Batch", "Change", "Writer", "WriterFigures"]
 
 T = TypeVar("T")
+
 
 BATCH_CHANGES: Final = 1024
 """The most changes in one commit."""
@@ -90,9 +92,9 @@ class _Pending:
         """Return what the change returned, or raise what it, or its commit, raised."""
         error, self.error = self.error, None
         try:
-            if error is not None:
-                raise error
-            return self.result
+            if error is None:
+                return self.result
+            raise error
         finally:
             del error  # else it would keep itself alive
 
@@ -163,12 +165,12 @@ class Writer:
         try:
             return future.result(min(limit, threading.TIMEOUT_MAX))
         except FutureTimeoutError:
-            if future.cancel():
-                raise WriteLockTimeoutError(
-                    f"the write lock of {self._env.path!r} was not free within {limit:g} s: "
-                    "open with a larger lock_timeout_s"
-                ) from None
-            return future.result()  # it is being committed: it ends with the commit
+            if not future.cancel():
+                return future.result()  # it is being committed: it ends with the commit
+            raise WriteLockTimeoutError(
+                f"the write lock of {self._env.path!r} was not free within {limit:g} s: "
+                "open with a larger lock_timeout_s"
+            ) from None
 
     def _check(self) -> None:
         if self._env.options.read_only:
@@ -194,7 +196,8 @@ class Writer:
                 batch = self._take()
                 self._commit_all(batch)
             while batch:  # nothing here keeps a change alive that is done
-                batch.pop(0).end()
+                with contextlib.suppress(BaseException):  # of a callback: the next one goes on
+                    batch.pop(0).end()
 
     def _take(self) -> list[_Pending]:
         with self._arrived:
@@ -206,9 +209,8 @@ class Writer:
         with self._arrived:
             self._closed = True
             self._arrived.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()
         with self._turn:
             self._close_gate()
 
@@ -244,17 +246,18 @@ class Writer:
         """Commit `batch`. What became of each change is in it afterwards; nothing is raised."""
         try:
             self._commit_behind_gate(batch)
+        except OSError as error:
+            self._fail_all(batch, CommitFailedError(f"{self._env.path!r}: {error}"))
         except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
-            self._fail_all(batch, error)
+            self._fail_all(batch, self._ours(error))
 
-    def _fail_all(self, batch: list[_Pending], error: BaseException) -> None:
-        reason = error
-        if isinstance(error, lmdb.Error):
-            reason = translate(error, self._env.path)
-        elif isinstance(error, OSError):
-            reason = CommitFailedError(f"{self._env.path!r}: {error}")
+    @staticmethod
+    def _fail_all(batch: list[_Pending], error: BaseException) -> None:
         for pending in batch:
-            pending.fail(reason)
+            pending.fail(error)
+
+    def _ours(self, error: BaseException) -> BaseException:
+        return translate(error, self._env.path) if isinstance(error, lmdb.Error) else error
 
     def _commit_behind_gate(self, batch: list[_Pending]) -> None:
         began = time.perf_counter()
@@ -315,9 +318,7 @@ class Writer:
                 pending.change.committed(result)
             pending.succeed(result)
         for pending, reason in failed:
-            pending.fail(
-                translate(reason, self._env.path) if isinstance(reason, lmdb.Error) else reason
-            )
+            pending.fail(self._ours(reason))
 
     def _apply(self, batch: Batch, change: Change[T], *, alone: bool) -> T:
         if alone:  # the whole transaction is the change's own, and is aborted with it

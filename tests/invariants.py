@@ -1,0 +1,157 @@
+"""What is true of every lgkv file between two calls, read record by record."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from lmdb import verify
+
+from lgkv import Database
+from lgkv.checkpoints import records as rec
+from lgkv.env import Snapshot
+from lgkv.keys import decode_text, encode_text, pack_text, unpack_uint
+from lgkv.layout import Kind, Table, open_record, split_key
+
+__all__ = ["all_records", "broken_invariants", "orphaned_versions", "structural_damage"]
+
+
+def structural_damage(path: str) -> list[str]:
+    """Return what LMDB's offline verifier finds wrong with a file that nobody writes to."""
+    return list(verify.verify(path, subdir=False))
+
+
+def all_records(snapshot: Snapshot, table: Table) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield every key of a table with its body, checked, and the size of key and record."""
+    cursor = snapshot._txn.cursor(snapshot._databases[table])
+    for key, record in cursor:
+        name = bytes(key)
+        if table is not Table.MAIN or name.startswith(b"lgkv."):  # not the roots of the tables
+            yield name, open_record(table, name, record), len(name) + len(record)
+
+
+class _Thread:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.record: rec.ThreadRecord | None = None
+        self.size = 0
+        self.channels: list[str] = []
+        self.names: dict[int, str] = {}
+        self.numbers: dict[str, int] = {}
+        self.heads: dict[Kind, list[tuple[int, rec.Head]]] = defaultdict(list)
+        self.versions: set[bytes] = set()
+
+    def add(self, key: bytes, body: bytes, size: int, start: int) -> None:
+        kind = Kind(key[start])
+        if kind is Kind.THREAD:
+            self.record = rec.ThreadRecord.unpack(key, body)
+            return
+        self.size += size
+        if kind is Kind.CHANNELS:
+            self.channels = rec.unpack_channels(key, body)
+        elif kind is Kind.NAMESPACE_NUMBER:
+            self.numbers[key[start + 1 :].hex()] = int.from_bytes(body, "big")
+        elif kind is Kind.NAMESPACE_NAME:
+            self.names[unpack_uint(key, start + 1)[0]] = decode_text(body)
+        elif kind in (Kind.CHECKPOINT, Kind.CARRIER):
+            namespace, _ = split_key(Table.THREADS, key, start + 1, "ui")
+            self.heads[kind].append((namespace, rec.unpack_head(key, body)))
+        elif kind is Kind.VERSION:
+            rec.unpack_payload(key, body)
+            self.versions.add(key)
+        elif kind is Kind.WRITES:
+            rec.unpack_writes(key, body)
+        else:
+            raise AssertionError(f"{kind!r} does not belong among the threads")
+
+    def faults(self) -> Iterator[str]:
+        where = f"thread {self.number}"
+        if self.record is None:
+            yield f"{where} has records, but no record of its own"
+            return
+        if self.record.size_bytes != self.size:
+            yield f"{where} counts {self.record.size_bytes} bytes and has {self.size}"
+        listed = self.heads[Kind.CHECKPOINT]
+        if self.record.checkpoints != len(listed):
+            yield f"{where} counts {self.record.checkpoints} checkpoints and has {len(listed)}"
+        wanted = {pack_text(name).hex(): number for number, name in self.names.items()}
+        if wanted != self.numbers:
+            yield f"{where} has the namespace names {self.names}, but the numbers {self.numbers}"
+        if any(number >= self.record.namespaces for number in self.names):
+            yield f"{where} may give a namespace's number again"
+        if len(set(self.channels)) != len(self.channels):
+            yield f"{where} has a channel twice: {self.channels}"
+        for namespace, head in [*listed, *self.heads[Kind.CARRIER]]:
+            if namespace not in self.names:
+                yield f"{where} has {head.id!r} in the unknown namespace {namespace}"
+            if any(number >= len(self.channels) for number, _ in head.versions):
+                yield f"{where} has an unnamed channel in {head.id!r}"
+
+    def index(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the index entries that the thread's records ask for."""
+        if self.record is not None:
+            yield rec.updated_key(self.record.updated_us, self.number), b""
+        for namespace, head in self.heads[Kind.CHECKPOINT]:
+            yield rec.recent_key(head.id, self.number, namespace), b""
+        for namespace, head in [*self.heads[Kind.CHECKPOINT], *self.heads[Kind.CARRIER]]:
+            if head.run_id is not None:
+                key = rec.run_key(head.run_id, self.number, namespace, head.id)
+                yield key, encode_text(head.id)
+
+    def unused_versions(self) -> set[bytes]:
+        used = {
+            rec.version_key(self.number, namespace, channel, version)
+            for heads in self.heads.values()
+            for namespace, head in heads
+            for channel, version in head.versions
+        }
+        return self.versions - used
+
+
+def _threads(snapshot: Snapshot) -> dict[int, _Thread]:
+    threads: dict[int, _Thread] = {}
+    for key, body, size in all_records(snapshot, Table.THREADS):
+        number, start = unpack_uint(key, 0)
+        threads.setdefault(number, _Thread(number)).add(key, body, size, start)
+    return threads
+
+
+def broken_invariants(db: Database) -> list[str]:
+    """Return what does not hold: counts, sizes, names and index entries, each recounted."""
+    faults: list[str] = []
+    with db._connection.snapshot() as snapshot:
+        threads = _threads(snapshot)
+        state = snapshot.read_state()
+        numbers: dict[bytes, int] = {}
+        names: dict[int, bytes] = {}
+        for key, body, _ in all_records(snapshot, Table.NAMES):
+            if key[0] == Kind.THREAD_NUMBER:
+                numbers[key[1:]] = int.from_bytes(body, "big")
+            elif key[0] == Kind.THREAD_NAME:
+                names[unpack_uint(key, 1)[0]] = pack_text(decode_text(body))
+        found: dict[Any, bytes] = {
+            key: body
+            for key, body, _ in all_records(snapshot, Table.INDEX)
+            if key[0] in (Kind.RECENT, Kind.RUN, Kind.THREAD_UPDATED)
+        }
+    for thread in threads.values():
+        faults += thread.faults()
+    if {number: name for name, number in numbers.items()} != names:
+        faults.append(f"thread names {names} and numbers {numbers} do not match")
+    if names.keys() != threads.keys():
+        faults.append(f"threads {sorted(threads)} have the names of {sorted(names)}")
+    if any(number > state.threads for number in names):
+        faults.append("a thread's number may be given again")
+    wanted = [entry for thread in threads.values() for entry in thread.index()]
+    if len({key for key, _ in wanted}) != len(wanted):
+        faults.append(f"index entries collide: {Counter(wanted).most_common(1)}")
+    faults += [f"stray index entry {key!r}" for key in found.keys() - dict(wanted).keys()]
+    faults += [f"missing index entry {key!r}" for key in dict(wanted).keys() - found.keys()]
+    return faults
+
+
+def orphaned_versions(db: Database) -> set[bytes]:
+    """Return the keys of channel values that no checkpoint and no carrier names."""
+    with db._connection.snapshot() as snapshot:
+        return {key for thread in _threads(snapshot).values() for key in thread.unused_versions()}
