@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 
 
-def split_array(bytes data) -> list:
+def split_array(bytes data not None) -> list:
     """Return the elements of a serialised MessagePack array, each as its own bytes.
 
     ValueError if *data* is not one whole array. Reads each byte once, whatever it says.

@@ -12,7 +12,7 @@ a serialiser stores both alike, and a list comes back. Anything else has no node
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Next, PyDict_SetItem, PyDict_Size
+from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
@@ -20,7 +20,10 @@ from cpython.set cimport PySet_New
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.string cimport memcmp
 
+from itertools import islice
+
 cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject *value)
     int PyGC_Disable()
     int PyGC_Enable()
     double PyFloat_AS_DOUBLE(object number)
@@ -38,6 +41,11 @@ cdef enum:
 cdef enum:
     MAX_DEPTH = 100
     NODE_BYTES = 96
+    KEY_DEPTH = 3
+    KEY_PARTS = 4
+
+
+cdef object _HOLE = object()
 
 
 @cython.no_gc
@@ -55,9 +63,11 @@ cdef class Node:
     cdef object leaf        # LEAF, FLOAT: the value; MODEL: the class; RAW: its bytes
     cdef tuple keys         # DICT: the keys
     cdef tuple children     # LIST, DICT: the nodes
+    cdef dict template      # DICT: the leaves by key, _HOLE where a container is to be made
+    cdef tuple holes        # DICT: the positions of those
     cdef Node fields        # MODEL: the instance's __dict__
     cdef Node extra         # MODEL: its extra fields, or None
-    cdef object names_set   # MODEL: its set fields
+    cdef frozenset names_set  # MODEL: its set fields
 
     @property
     def raw(self):
@@ -86,73 +96,65 @@ def build(value, models, bint decoded) -> Node | None:
     return node
 
 
+cdef inline bint _is_leaf(object kind):
+    return (kind is str or kind is int or kind is float or kind is bool or kind is bytes
+            or kind is type(None))
+
+
 def value_key(value):
     """Return what a value is looked up by among others; equal values have equal keys.
 
-    Of a model its id, else its first field; of a container the key of its first part.
+    Of a dict or model with an id, that; of any other container the keys of its first parts.
     """
-    cdef int depth = 0
-    while depth < 4:
-        depth += 1
-        kind = type(value)
-        if kind is str or kind is int or kind is bytes:
-            return value
-        if kind is dict:
-            if type(value.get("id")) is str:
-                return value["id"]
-            if not value:
-                return None
-            value = next(iter(value.values()))
-        elif kind is list or kind is tuple:
-            if not value:
-                return None
-            value = value[0]
-        elif hasattr(kind, "__pydantic_fields__"):
-            value = value.__dict__
-        else:
-            return None
+    return _value_key(value, KEY_DEPTH)
+
+
+cdef object _value_key(object value, int depth):
+    if _is_leaf(type(value)):
+        return value
+    if depth == 0:
+        return None
+    if hasattr(type(value), "__pydantic_fields__"):
+        value = value.__dict__
+    if type(value) is dict:
+        if type(value.get("id")) is str:
+            return value["id"]
+        value = list(islice(value.values(), KEY_PARTS))
+    if type(value) is list or type(value) is tuple:
+        return tuple([_value_key(part, depth - 1) for part in value[:KEY_PARTS]])
     return None
 
 
-def node_key(Node node):
+def node_key(Node node not None):
     """Return the `value_key` of the value that *node* was made of."""
-    cdef int depth = 0
-    while depth < 4 and node is not None:
-        depth += 1
-        if node.kind == LEAF:
-            kind = type(node.leaf)
-            return node.leaf if kind is str or kind is int or kind is bytes else None
-        if node.kind == MODEL:
-            node = node.fields
-        elif node.kind == DICT:
-            if "id" in node.keys:
-                child = <Node>node.children[node.keys.index("id")]
-                if child.kind == LEAF and type(child.leaf) is str:
-                    return child.leaf
-            node = <Node>node.children[0] if node.children else None
-        elif node.kind == LIST:
-            node = <Node>node.children[0] if node.children else None
-        else:
-            return None
+    return _node_key(node, KEY_DEPTH)
+
+
+cdef object _node_key(Node node, int depth):
+    cdef Node child
+    if node.kind == LEAF or node.kind == FLOAT:
+        return node.leaf
+    if depth == 0:
+        return None
+    if node.kind == MODEL:
+        node = node.fields
+    if node.kind == DICT and "id" in node.keys:
+        child = <Node>node.children[node.keys.index("id")]
+        if child.kind == LEAF and type(child.leaf) is str:
+            return child.leaf
+    if node.kind == DICT or node.kind == LIST:
+        return tuple([_node_key(<Node>child, depth - 1) for child in node.children[:KEY_PARTS]])
     return None
 
 
 cdef Node _build(object value, frozenset models, int depth, bint models_too):
     cdef object kind = type(value)
     cdef Node node
-    if value is None or kind is bool or kind is int or kind is bytes or kind is str:
+    if _is_leaf(kind):
         node = Node.__new__(Node)
-        node.kind = LEAF
+        node.kind = FLOAT if kind is float else LEAF
         node.leaf = value
-        node.weight = NODE_BYTES
-        if kind is str or kind is bytes or kind is int:
-            node.weight += value.__sizeof__()
-        return node
-    if kind is float:
-        node = Node.__new__(Node)
-        node.kind = FLOAT
-        node.leaf = value
-        node.weight = NODE_BYTES + 24
+        node.weight = NODE_BYTES + <Py_ssize_t>value.__sizeof__()
         return node
     if depth > MAX_DEPTH:
         return None
@@ -182,62 +184,62 @@ cdef Node _build_list(object value, frozenset models, int depth, bint models_too
 
 cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
     cdef Node node = Node.__new__(Node), child
-    cdef list children = [], keys = []
+    cdef list children = [], keys = [], holes = []
+    cdef dict template = {}
     node.kind = DICT
-    node.weight = NODE_BYTES + 32
+    node.weight = NODE_BYTES + 96
     for key, item in value.items():
         if type(key) is not str:
             return None
         child = _build(item, models, depth + 1, models_too)
         if child is None:
             return None
-        node.weight += child.weight + 16
+        if child.kind == LEAF or child.kind == FLOAT:
+            template[key] = child.leaf
+        else:
+            holes.append(len(keys))
+            template[key] = _HOLE
+        node.weight += child.weight + 40
         keys.append(key)
         children.append(child)
     node.keys = tuple(keys)
     node.children = tuple(children)
+    node.template = template
+    node.holes = tuple(holes)
     return node
 
 
 cdef Node _build_model(object value, object kind, frozenset models, int depth):
     # Inside a model the model's own serialiser sees nested models, so they have no node.
     cdef Node node = Node.__new__(Node)
-    if value.__pydantic_private__ is not None:
-        return None
     extra = value.__pydantic_extra__
+    if value.__pydantic_private__ is not None or type(extra) is not dict and extra is not None:
+        return None
     node.kind = MODEL
     node.leaf = kind
     node.fields = _build_dict(value.__dict__, models, depth + 1, False)
-    if node.fields is None:
+    node.extra = None if extra is None else _build_dict(extra, models, depth + 1, False)
+    if node.fields is None or (node.extra is None) != (extra is None):
         return None
     node.weight = NODE_BYTES + node.fields.weight
-    if extra is not None:
-        if type(extra) is not dict:
-            return None
-        node.extra = _build_dict(extra, models, depth + 1, False)
-        if node.extra is None:
-            return None
+    if node.extra is not None:
         node.weight += node.extra.weight
-    node.names_set = value.__pydantic_fields_set__
+    node.names_set = frozenset(value.__pydantic_fields_set__)  # a copy: the value goes on
     return node
 
 
 # --- comparing -------------------------------------------------------------------------------
 
 
-def matches(Node node, value) -> bool:
+def matches(Node node not None, value) -> bool:
     """Whether *value* is stored as the value of *node* was; never true of a raw node."""
     return _matches(node, value)
 
 
 cdef bint _matches(Node node, object value) except -1:
-    cdef object kind
     cdef int form = node.kind
     if form == LEAF:
-        if value is node.leaf:
-            return True
-        kind = type(value)
-        return kind is type(node.leaf) and kind is not bool and value == node.leaf
+        return value is node.leaf or (type(value) is type(node.leaf) and value == node.leaf)
     if form == FLOAT:
         return value is node.leaf or (type(value) is float and _same_bits(value, node.leaf))
     if form == DICT:
@@ -257,40 +259,36 @@ cdef bint _same_bits(object one, object other):
 cdef bint _matches_list(Node node, object value) except -1:
     cdef Py_ssize_t at, size = PyTuple_GET_SIZE(node.children)
     cdef object item
-    if type(value) is list:
-        if PyList_GET_SIZE(value) != size:
-            return False
-        for at in range(size):
-            if at >= PyList_GET_SIZE(value):  # a comparison may have run code that shrank it
-                return False
-            item = <object>PyList_GET_ITEM(value, at)
-            if not _matches(<Node>PyTuple_GET_ITEM(node.children, at), item):
-                return False
-        return True
-    if type(value) is not tuple or PyTuple_GET_SIZE(value) != size:
+    if type(value) is tuple:
+        value = list(value)
+    if type(value) is not list or PyList_GET_SIZE(value) != size:
         return False
     for at in range(size):
-        item = <object>PyTuple_GET_ITEM(value, at)
+        if at >= PyList_GET_SIZE(value):  # the collector may have run code that shrank it
+            return False
+        item = <object>PyList_GET_ITEM(value, at)
         if not _matches(<Node>PyTuple_GET_ITEM(node.children, at), item):
             return False
     return True
 
 
 cdef bint _matches_dict(Node node, dict value) except -1:
+    # In step with the template: a leaf that is the very object is known by its address.
     cdef PyObject *key
     cdef PyObject *item
-    cdef Py_ssize_t position = 0, at = 0, size = PyTuple_GET_SIZE(node.keys)
-    cdef object wanted
+    cdef PyObject *wanted
+    cdef PyObject *leaf
+    cdef Py_ssize_t position = 0, place = 0, at = 0, size = PyTuple_GET_SIZE(node.keys)
     if PyDict_Size(value) != size:
         return False
     while PyDict_Next(value, &position, &key, &item):
-        if at >= size:
+        if not PyDict_Next(node.template, &place, &wanted, &leaf):
             return False
-        wanted = <object>PyTuple_GET_ITEM(node.keys, at)
-        if key != <PyObject*>wanted:
-            if type(<object>key) is not str or <object>key != wanted:
-                return False
-        if not _matches(<Node>PyTuple_GET_ITEM(node.children, at), <object>item):
+        if key != wanted and (type(<object>key) is not str or <object>key != <object>wanted):
+            return False
+        if item != leaf and not _matches(
+            <Node>PyTuple_GET_ITEM(node.children, at), <object>item
+        ):
             return False
         at += 1
     return at == size
@@ -308,13 +306,9 @@ cdef bint _matches_model(Node node, object value) except -1:
 def has_hole(list nodes, bint need_decoded) -> bool:
     """Whether a node is missing, or, if *need_decoded*, cannot be cloned or loaded."""
     cdef Node node
-    cdef Py_ssize_t at
-    for at in range(PyList_GET_SIZE(nodes)):
-        item = <object>PyList_GET_ITEM(nodes, at)
-        if item is None:
-            return True
+    for item in nodes:
         node = <Node>item
-        if need_decoded and not node.decoded and node.kind != RAW:
+        if node is None or (need_decoded and not node.decoded and node.kind != RAW):
             return True
     return False
 
@@ -330,10 +324,9 @@ def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -
     while at + count < PyList_GET_SIZE(nodes) and start + count < PyList_GET_SIZE(values):
         node = <Node>PyList_GET_ITEM(nodes, at + count)
         value = <object>PyList_GET_ITEM(values, start + count)
-        if node.kind == RAW:
-            if dump(value) != node.leaf:
-                break
-        elif not _matches(node, value):
+        if node is None or not (
+            dump(value) == node.leaf if node.kind == RAW else _matches(node, value)
+        ):
             break
         count += 1
     return count
@@ -342,7 +335,7 @@ def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -
 # --- cloning ---------------------------------------------------------------------------------
 
 
-def clone(Node node):
+def clone(Node node not None):
     """Return a fresh value of *node*, which must not be raw."""
     return _clone(node)
 
@@ -351,39 +344,28 @@ MISSING = object()
 """Marks an element that is still to be cloned."""
 
 
-def clone_rest(list nodes, list given, load) -> list:
-    """Return *given* with fresh values of *nodes* where an element of it is `MISSING`."""
+def clone_all(list nodes, load, list given=None) -> list:
+    """Return fresh values of *nodes*, but for what *given* has that is not `MISSING`.
+
+    *load* makes those of raw nodes from their bytes. The collector is paused meanwhile: all
+    that is made stays.
+    """
+    if given is None:
+        given = [MISSING] * len(nodes)
     cdef int collecting = PyGC_Disable()
     cdef Py_ssize_t at
     cdef Node node
     try:
-        for at in range(len(given)):
-            if given[at] is MISSING:
-                node = <Node>nodes[at]
+        for at in range(min(PyList_GET_SIZE(given), PyList_GET_SIZE(nodes))):
+            if <object>PyList_GET_ITEM(given, at) is MISSING:
+                node = <Node>PyList_GET_ITEM(nodes, at)
+                if node is None:
+                    raise ValueError("an element has no node")
                 given[at] = load(node.leaf) if node.kind == RAW else _clone(node)
     finally:
         if collecting:
             PyGC_Enable()
     return given
-
-
-def clone_all(list nodes, load) -> list:
-    """Return fresh values of *nodes*; *load* makes those of raw nodes from their bytes.
-
-    The collector is paused meanwhile: all that is made stays.
-    """
-    cdef int collecting = PyGC_Disable()
-    cdef Py_ssize_t at, size = PyList_GET_SIZE(nodes)
-    cdef list values = []
-    cdef Node node
-    try:
-        for at in range(size):
-            node = <Node>PyList_GET_ITEM(nodes, at)
-            values.append(load(node.leaf) if node.kind == RAW else _clone(node))
-    finally:
-        if collecting:
-            PyGC_Enable()
-    return values
 
 
 cdef object _clone(Node node):
@@ -411,9 +393,13 @@ cdef list _clone_list(Node node):
 
 
 cdef dict _clone_dict(Node node):
-    cdef Py_ssize_t at, size = PyTuple_GET_SIZE(node.keys)
-    cdef dict fresh = {}
-    for at in range(size):
+    cdef dict fresh
+    cdef Py_ssize_t at, place
+    if PyTuple_GET_SIZE(node.keys) == 0:
+        return {}
+    fresh = PyDict_Copy(node.template)
+    for place in range(PyTuple_GET_SIZE(node.holes)):
+        at = <object>PyTuple_GET_ITEM(node.holes, place)
         PyDict_SetItem(
             fresh,
             <object>PyTuple_GET_ITEM(node.keys, at),
@@ -427,7 +413,10 @@ cdef object _clone_model(Node node):
     cdef object fresh = PyType_GenericNew(<type>kind, (), NULL)
     # As pydantic's own model_construct: the class's __setattr__ is not for this.
     PyObject_GenericSetAttr(fresh, "__dict__", _clone_dict(node.fields))
-    PyObject_GenericSetAttr(fresh, "__pydantic_fields_set__", PySet_New(node.names_set))
+    # A set of names can be in no cycle: the collector need not look at it.
+    names_set = PySet_New(node.names_set)
+    PyObject_GC_UnTrack(<PyObject*>names_set)
+    PyObject_GenericSetAttr(fresh, "__pydantic_fields_set__", names_set)
     extra = None if node.extra is None else _clone_dict(node.extra)
     PyObject_GenericSetAttr(fresh, "__pydantic_extra__", extra)
     PyObject_GenericSetAttr(fresh, "__pydantic_private__", None)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from lgkv._msgpack import split_array
-from lgkv._shadow import MISSING, Node, build, clone_all, clone_rest, has_hole, raw_node
+from lgkv._shadow import MISSING, Node, build, clone_all, has_hole, raw_node
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
 from lgkv.checkpoints.thread import ThreadEdit
@@ -191,7 +191,8 @@ class ChannelValues:
             if not fetched.pieces:
                 whole: list[Any] = fetched.nodes
                 return clone_all(whole, self._load)
-            return clone_rest(*self._complete(fetched), self._load)
+            nodes, given = self._complete(fetched)
+            return clone_all(nodes, self._load, given)
         if form is Form.DICT:
             if fetched.entries is not None:
                 keys = list(fetched.entries)
