@@ -286,9 +286,18 @@ def encode_fields(fields: Any) -> bytes:
 def decode_plain(raw: bytes) -> Any:
     """Return the value that `encode_plain` made `raw` from; ValueError if it is damaged."""
     try:
-        return cbor2.loads(raw, tag_hook=_decode_tag)
+        return cbor2.loads(raw, tag_hook=_decode_tag, semantic_decoders=_REFUSED)
     except cbor2.CBORError as error:
         raise ValueError(f"damaged CBOR: {error}") from error
+
+
+def _refuse(_decoder: Any) -> Any:
+    """Refuse a tag that cbor2 would make an object of, and `encode_plain` never writes."""
+    raise ValueError("a CBOR tag that is not of plain data")
+
+
+_REFUSED: Final[dict[int, Any]] = dict.fromkeys((28, 29, 35, 36), _refuse)
+"""Shared and cyclic values, patterns, mails."""
 
 
 def _encode_datetime(encoder: Any, value: datetime.datetime) -> None:

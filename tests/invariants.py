@@ -10,6 +10,8 @@ from lmdb import verify
 
 from lgkv import Database
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints import values
+from lgkv.checkpoints.heads import Head, frame_key, read_frame, unpack_head
 from lgkv.env import Snapshot
 from lgkv.keys import decode_text, encode_text, pack_text, unpack_uint
 from lgkv.layout import Kind, Table, open_record, split_key
@@ -39,10 +41,12 @@ class _Thread:
         self.channels: list[str] = []
         self.names: dict[int, str] = {}
         self.numbers: dict[str, int] = {}
-        self.heads: dict[Kind, list[tuple[int, rec.Head]]] = defaultdict(list)
-        self.versions: set[bytes] = set()
+        self.heads: dict[Kind, list[tuple[int, Head]]] = defaultdict(list)
+        self.versions: dict[bytes, values.StoredVersion] = {}
+        self.pieces: dict[bytes, tuple[int, int, int]] = {}
+        self.frames: set[bytes] = set()
 
-    def add(self, key: bytes, body: bytes, size: int, start: int) -> None:
+    def add(self, snapshot: Snapshot, key: bytes, body: bytes, size: int, start: int) -> None:
         kind = Kind(key[start])
         if kind is Kind.THREAD:
             self.record = rec.ThreadRecord.unpack(key, body)
@@ -56,10 +60,19 @@ class _Thread:
             self.names[unpack_uint(key, start + 1)[0]] = decode_text(body)
         elif kind in (Kind.CHECKPOINT, Kind.CARRIER):
             namespace, _ = split_key(Table.THREADS, key, start + 1, "ui")
-            self.heads[kind].append((namespace, rec.unpack_head(key, body)))
+            head = unpack_head(snapshot, self.number, namespace, key, body)
+            self.heads[kind].append((namespace, head))
         elif kind is Kind.VERSION:
-            rec.unpack_payload(key, body)
-            self.versions.add(key)
+            self.versions[key] = values.unpack_stored(key, body)
+        elif kind is Kind.PIECE:
+            chain, first = split_key(Table.THREADS, key, start + 1, "uu")
+            count, at = unpack_uint(body, 0)
+            rec.unpack_payload(key, body[at:])
+            self.pieces[key] = chain, first, count
+        elif kind is Kind.FRAME:
+            namespace, number = split_key(Table.THREADS, key, start + 1, "uu")
+            assert read_frame(snapshot, self.number, namespace, number) is not None
+            self.frames.add(key)
         elif kind is Kind.WRITES:
             rec.unpack_writes(key, body)
         else:
@@ -87,6 +100,20 @@ class _Thread:
                 yield f"{where} has {head.id!r} in the unknown namespace {namespace}"
             if any(number >= len(self.channels) for number, _ in head.versions):
                 yield f"{where} has an unnamed channel in {head.id!r}"
+        yield from self.missing_elements()
+
+    def missing_elements(self) -> Iterator[str]:
+        """Yield the runs of elements that versions name and no pieces hold."""
+        held = {
+            (chain, number)
+            for chain, first, count in self.pieces.values()
+            for number in range(first, first + count)
+        }
+        for key, stored in self.versions.items():
+            for extent in stored.extents:
+                run = range(extent.first, extent.first + extent.size)
+                if any((extent.chain, number) not in held for number in run):
+                    yield f"thread {self.number}: version {key.hex()} lacks elements of {extent}"
 
     def index(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield the index entries that the thread's records ask for."""
@@ -99,6 +126,30 @@ class _Thread:
                 key = rec.run_key(head.run_id, self.number, namespace, head.id)
                 yield key, encode_text(head.id)
 
+    def unused(self) -> set[bytes]:
+        """Return the keys of versions, pieces and frames that nothing names."""
+        return self.unused_versions() | self.unused_pieces() | self.unused_frames()
+
+    def unused_pieces(self) -> set[bytes]:
+        """Return the keys of pieces of which no version names an element.
+
+        An empty piece keeps the end of a chain, and is used as long as the chain is.
+        """
+        named: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for stored in self.versions.values():
+            for extent in stored.extents:
+                named[extent.chain].append((extent.first, extent.first + extent.size))
+        return {
+            key
+            for key, (chain, first, count) in self.pieces.items()
+            if not any(first < end and begin < first + count for begin, end in named[chain])
+            and (count or not named[chain])
+        }
+
+    def unused_frames(self) -> set[bytes]:
+        heads = [found for of_kind in self.heads.values() for found in of_kind]
+        return self.frames - {frame_key(self.number, space, head.frame) for space, head in heads}
+
     def unused_versions(self) -> set[bytes]:
         used = {
             rec.version_key(self.number, namespace, channel, version)
@@ -106,14 +157,14 @@ class _Thread:
             for namespace, head in heads
             for channel, version in head.versions
         }
-        return self.versions - used
+        return self.versions.keys() - used
 
 
 def _threads(snapshot: Snapshot) -> dict[int, _Thread]:
     threads: dict[int, _Thread] = {}
     for key, body, size in all_records(snapshot, Table.THREADS):
         number, start = unpack_uint(key, 0)
-        threads.setdefault(number, _Thread(number)).add(key, body, size, start)
+        threads.setdefault(number, _Thread(number)).add(snapshot, key, body, size, start)
     return threads
 
 
@@ -152,6 +203,6 @@ def broken_invariants(db: Database) -> list[str]:
 
 
 def orphaned_versions(db: Database) -> set[bytes]:
-    """Return the keys of channel values that no checkpoint and no carrier names."""
+    """Return the keys of versions, pieces and frames that no checkpoint and no carrier uses."""
     with db._connection.snapshot() as snapshot:
-        return {key for thread in _threads(snapshot).values() for key in thread.unused_versions()}
+        return {key for thread in _threads(snapshot).values() for key in thread.unused()}

@@ -161,11 +161,12 @@ class ThreadEdit:
         recent = rec.recent_key(head.id, self.number, namespace)
         if self.batch.put_new(Table.INDEX, recent, b""):
             self.record.checkpoints += 1
+            old = self.head(namespace, head.id, Kind.CARRIER)
             self.delete(rec.checkpoint_key(self.number, namespace, head.id, Kind.CARRIER))
         else:
             old = self.head(namespace, head.id)
-            if old is not None and old.run_id != head.run_id:
-                self._unindex_run(namespace, old)
+        if old is not None and old.run_id != head.run_id:
+            self._unindex_run(namespace, old)
         self._index_run(namespace, head)
         self._put_framed(namespace, head, Kind.CHECKPOINT)
 

@@ -31,6 +31,8 @@ SPECIAL_WRITES: Final = {
 }
 """Channels whose writes replace an earlier one of the task (LangGraph's `WRITES_IDX_MAP`)."""
 
+MAX_VERSION_BITS: Final = 256
+
 Stored = tuple[int, dict[str, StoredVersion]]
 """The thread's number, and by channel what was stored."""
 
@@ -190,9 +192,13 @@ def _numbered(versions: Mapping[str, rec.Version], numbers: Mapping[str, int]) -
 
 def _checked_versions(versions: Mapping[Any, Any]) -> dict[str, rec.Version]:
     for channel, version in versions.items():
-        if not isinstance(channel, str) or not isinstance(version, (str, int, float)):
+        if (
+            not isinstance(channel, str)
+            or not isinstance(version, (str, int, float))
+            or (isinstance(version, int) and version.bit_length() > MAX_VERSION_BITS)
+        ):
             raise InvalidInputError(
-                f"channel {channel!r} has the version {version!r}: "
-                "a channel is a str, a version a str or a number"
+                f"channel {channel!r} has the version {version!r:.100}: a channel is a str, "
+                f"a version a str or a number of at most {MAX_VERSION_BITS} bits"
             )
     return dict(versions)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Done", "Opening"]
 
 OPEN_OPTIONS: Final = (
+    "compression",
     "mode",
     "durability",
     "interval_ms",

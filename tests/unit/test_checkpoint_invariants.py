@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -164,7 +163,6 @@ def test_pruning_leaves_no_value_that_nothing_names(
         ][:keep_last]
 
 
-@pytest.mark.xfail(reason="the run of the carrier that the checkpoint replaces stays indexed")
 def test_checkpoint_put_again_by_another_run_survives_the_deletion_of_the_first() -> None:
     with tempfile.TemporaryDirectory() as folder, lgkv.open(f"{folder}/agent.lgkv") as db:
         base = {"id": "1", "channel_values": {"m": 1}, "channel_versions": {"m": 1}}

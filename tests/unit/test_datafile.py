@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 def good(path: str) -> str:
     """A closed file with a few pages, and no lock file beside it."""
-    with lgkv.open(path) as db:
+    with lgkv.open(path, compression=False) as db:
         for number in range(20):
             db.memory.put(("n",), str(number), {"text": "x" * 900})
     os.unlink(path + "-lock")
@@ -239,7 +239,7 @@ class TestShortFiles:
             inspect(good)
 
     def test_file_that_lacks_only_free_pages_is_whole(self, path: str) -> None:
-        with lgkv.open(path) as db:
+        with lgkv.open(path, compression=False) as db:
             db.memory.put(("n",), "kept", {"a": 1})
             db.memory.put(("n",), "large", {"text": "x" * 20 * PAGE})
             db.memory.delete(("n",), "large")
