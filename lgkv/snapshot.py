@@ -170,6 +170,7 @@ class Snapshot:
             self._txn.abort()
         finally:
             self._sharing.leave(self)
+            self.owner = None
         if isinstance(error, lmdb.Error):
             raise translate(error, self._path) from error
 
