@@ -160,8 +160,8 @@ class Environment:
     def _follow(self) -> None:
         """Map what another process has written beyond this map, and room to write.
 
-        Its map may be one that this process has no address space for, so only what the file
-        needs is taken; and no room where `map_size_bytes` is exceeded already.
+        Only what the file needs, not what the other could map; and no room where
+        `map_size_bytes` is exceeded already.
         """
         self.sharing.become_alone()
         try:
@@ -347,9 +347,7 @@ def _open_some_map(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
             raise
         except lmdb.Error as error:
             raise translate(error, path) from error
-    raise StorageError(
-        f"{path!r} cannot be mapped: {last}: pass a smaller map_size_bytes"
-    ) from last
+    raise StorageError(f"{path!r} cannot be mapped: {last}: use a smaller map_size_bytes") from last
 
 
 def _restless(path: str) -> StorageError:
