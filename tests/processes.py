@@ -7,6 +7,10 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Program", "run_program"]
 
@@ -72,7 +76,7 @@ class Program:
         self._process.communicate(timeout=LIMIT_S)
         assert self._process.returncode == 0
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

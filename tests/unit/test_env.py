@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -131,7 +133,7 @@ class TestSnapshots:
         other.close()
 
     def test_lmdbs_error_inside_a_snapshot_comes_out_as_ours(self, db: Connection) -> None:
-        with pytest.raises(StorageError, match="agent.lgkv") as caught, db.snapshot() as snapshot:
+        with pytest.raises(StorageError, match=r"agent\.lgkv") as caught, db.snapshot() as snapshot:
             snapshot._txn.put(b"k", b"v")
         assert isinstance(caught.value.__cause__, lmdb.Error)
 
@@ -151,10 +153,10 @@ class TestSnapshots:
                     if pair[0] != pair[1]:
                         wrong.append(pair)
 
-        readers = [threading.Thread(target=read) for _ in range(8)]
+        readers = [threading.Thread(target=read) for _ in range(4)]
         for reader in readers:
             reader.start()
-        for number in range(200):
+        for number in range(60):
             put(db, b"a", b"b", body=b"%d" % number * 500)
         stop.set()
         for reader in readers:
@@ -348,7 +350,7 @@ class TestErrors:
         first, second = connect(path, "c", Options()), connect(path, "c", Options())
         first.env.fail(OSError("the disk is gone"))
         for use in (first.snapshot, first.env.info, lambda: put(second, b"a")):
-            with pytest.raises(CommitFailedError, match="the disk is gone.*open it again"):
+            with pytest.raises(CommitFailedError, match=r"the disk is gone.*open it again"):
                 use()
         first.close()
         with pytest.raises(CommitFailedError):
@@ -710,16 +712,16 @@ class TestMapSize:
         db = connect(path, "c", Options(map_size_bytes=1 << 20))
         filled = []
         for round_ in range(5):
-            count = 0
-            with pytest.raises(MapFullError):
-                while True:
-                    put(db, b"%d-%d" % (round_, count), body=bytes(20_000))
-                    count += 1
-            filled.append(count)
+            filled.append(0)
+            with contextlib.suppress(MapFullError):
+                while filled[-1] < 60:
+                    put(db, b"%d-%d" % (round_, filled[-1]), body=bytes(20_000))
+                    filled[-1] += 1
             db.commit(Change(lambda batch: batch.delete_range(Table.MEMORY, K)))
             put(db, b"small")  # LMDB uses pages again from the commit after the next on
             put(db, b"small")
-        assert min(filled) > 0.5 * max(filled) > 0
+        assert max(filled) < 60
+        assert min(filled) > 0.5 * max(filled)
         db.close()
         assert structural_damage(path) == []
 
@@ -857,8 +859,4 @@ def test_engine_is_lmdb_09_whatever_the_environment_says(path: str) -> None:
     connect(path, "w", Options()).close()
     with open(path, "rb") as file:
         file.seek(16)
-        magic, version = (
-            int.from_bytes(file.read(4), "little"),
-            int.from_bytes(file.read(4), "little"),
-        )
-    assert (magic, version) == (0xBEEFC0DE, 1)
+        assert struct.unpack("=II", file.read(8)) == (0xBEEFC0DE, 1)
