@@ -87,8 +87,10 @@ class Environment:
             self.stale_readers += self._clear_stale_readers()
             with self.snapshot() as snapshot:
                 self.file_id = _check_meta(snapshot, path)
-        except BaseException:
+        except BaseException as error:
             self._lmdb.close()
+            if isinstance(error, lmdb.Error):
+                raise translate(error, path) from error
             raise
 
     # --- transactions ---
@@ -133,7 +135,7 @@ class Environment:
             except lmdb.ReadersFullError:
                 if attempt or not self._clear_stale_readers():
                     raise
-        raise StorageError(f"{self.path!r}: the map keeps changing its size: try again")
+        raise _restless(self.path)
 
     def check(self) -> None:
         """Raise unless the file is open, sound, and still the one at its path."""
@@ -172,8 +174,8 @@ class Environment:
     def _follow(self) -> None:
         """Map what another process has written beyond this map, and room to write.
 
-        Its map may be one that this process has no address space for, so only what the file
-        needs is taken; and no room where `map_size_bytes` is exceeded already.
+        Only what the file needs, not what the other could map; and no room where
+        `map_size_bytes` is exceeded already.
         """
         self.sharing.become_alone()
         try:
@@ -328,6 +330,13 @@ def _fill(path: str) -> None:
 
 
 def _open_lmdb(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(lmdb.MapResizedError):  # another process wrote beyond it meanwhile
+            return _open_some_map(path, options)
+    raise _restless(path)
+
+
+def _open_some_map(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
     last: Exception | None = None
     for size in _map_sizes(options):
         try:
@@ -345,15 +354,18 @@ def _open_lmdb(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
                 max_dbs=len(TABLES),
                 lib_version=0,
             )
+            return env, _open_tables(env, path)
         except (lmdb.MemoryError, MemoryError) as error:  # not so much address space: try less
             last = error
-            continue
+        except lmdb.MapResizedError:
+            raise
         except lmdb.Error as error:
             raise translate(error, path) from error
-        return env, _open_tables(env, path)
-    raise StorageError(
-        f"{path!r} cannot be mapped: {last}: pass a smaller map_size_bytes"
-    ) from last
+    raise StorageError(f"{path!r} cannot be mapped: {last}: use a smaller map_size_bytes") from last
+
+
+def _restless(path: str) -> StorageError:
+    return StorageError(f"{path!r}: the map keeps changing its size: try again")
 
 
 def _map_sizes(options: Options) -> tuple[int, ...]:
@@ -365,19 +377,18 @@ def _map_sizes(options: Options) -> tuple[int, ...]:
 
 
 def _open_tables(env: Any, path: str) -> dict[Table, Any]:
-    databases: dict[Table, Any] = {Table.MAIN: env.open_db(None)}
     try:
-        for table in TABLES:
-            databases[table] = env.open_db(table.label.encode(), create=False)
-    except lmdb.NotFoundError:
+        names = {table: table.label.encode() for table in TABLES}
+        return {Table.MAIN: env.open_db(None)} | {
+            table: env.open_db(name, create=False) for table, name in names.items()
+        }
+    except BaseException as error:
         env.close()
+        if not isinstance(error, lmdb.NotFoundError):
+            raise
         raise InvalidInputError(
             f"{path!r} is an LMDB file, but not one of lgkv's: name another"
         ) from None
-    except lmdb.Error as error:
-        env.close()
-        raise translate(error, path) from error
-    return databases
 
 
 def _check_meta(snapshot: Snapshot, path: str) -> bytes:
@@ -389,13 +400,15 @@ def _check_meta(snapshot: Snapshot, path: str) -> bytes:
         raise CorruptionError("main", META_KEY, str(error)) from None
     if not isinstance(meta, dict) or meta.get("magic") != MAGIC:
         raise InvalidInputError(f"{path!r} is an LMDB file, but not one of lgkv's: name another")
-    found, features = meta.get("format"), meta.get("features")
+    found, features, identity = meta.get("format"), meta.get("features"), meta.get("file_id")
     if found != FORMAT_VERSION:
         newer = isinstance(found, int) and found > FORMAT_VERSION
         remedy = "upgrade lgkv to read it" if newer else "read it with the lgkv that wrote it"
         raise FormatVersionError(f"format {found}", f"format {FORMAT_VERSION}", remedy)
-    if not isinstance(features, int) or features & ~KNOWN_FEATURES:
+    if not isinstance(features, int) or not isinstance(identity, bytes):
+        raise CorruptionError("main", META_KEY, "the record does not have its fields")
+    if features & ~KNOWN_FEATURES:
         raise FormatVersionError(
             f"features {features:#x}", f"features {KNOWN_FEATURES:#x}", "upgrade lgkv to read it"
         )
-    return bytes(meta["file_id"])
+    return identity

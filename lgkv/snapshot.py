@@ -141,6 +141,7 @@ class Snapshot:
             self._txn.abort()
         finally:
             self._sharing.leave(self)
+            self.owner = None
         if error is not None:
             self._tell(error)
 
