@@ -31,7 +31,7 @@ from lgkv import (
 )
 from lgkv.connection import Connection, connect
 from lgkv.env import Options, translate
-from lgkv.layout import META_KEY, STATE_KEY, Table, encode_plain, seal_record
+from lgkv.layout import FORMAT_VERSION, META_KEY, STATE_KEY, Table, encode_plain, seal_record
 from lgkv.snapshot import Sharing, State
 from lgkv.writer import Batch, Change
 from tests.invariants import structural_damage
@@ -47,7 +47,7 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def db(path: str) -> Iterator[Connection]:
-    connection = connect(path, "c", Options())
+    connection = connect(path, "c", Options(compression=False))
     yield connection
     connection.close()
 
@@ -127,7 +127,7 @@ class TestSnapshots:
         assert body == b"x" * 10_000
 
     def test_snapshot_of_a_handle_that_nobody_else_holds_stays_usable(self, path: str) -> None:
-        with connect(path, "c", Options()).snapshot() as snapshot:
+        with connect(path, "c", Options(compression=False)).snapshot() as snapshot:
             assert snapshot.read_state() == State()
         other = connect(path, "r", Options(read_only=True))  # nothing was left open
         other.close()
@@ -169,7 +169,7 @@ class TestReaders:
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(env, "MAX_READERS", 3)
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         held = [db.snapshot() for _ in range(3)]
         with pytest.raises(StorageError, match="READERS_FULL"):
             db.snapshot()
@@ -184,7 +184,7 @@ class TestReaders:
         from lgkv.connection import connect
         from lgkv import env
         env.MAX_READERS = 3
-        db = connect(sys.argv[1], "c", env.Options())
+        db = connect(sys.argv[1], "c", env.Options(compression=False))
         held = [db.snapshot() for _ in range(3)]
         print("held", flush=True)
         sys.stdin.read()
@@ -196,7 +196,7 @@ class TestReaders:
         monkeypatch.setattr(env, "MAX_READERS", 3)
         with Program(self.HOLD.replace("range(3)", "range(2)"), path) as other:
             assert other.hear() == "held"
-            db = connect(path, "w", Options())
+            db = connect(path, "w", Options(compression=False))
             other.kill()
             held = [db.snapshot() for _ in range(3)]
             assert len(held) == 3
@@ -205,14 +205,16 @@ class TestReaders:
             db.close()
 
     def test_readers_of_a_killed_process_are_cleared_on_open(self, path: str) -> None:
-        db = connect(path, "c", Options())  # for one process alone LMDB begins the table anew
+        db = connect(
+            path, "c", Options(compression=False)
+        )  # for one process alone LMDB begins the table anew
         with Program(self.HOLD, path) as other:
             assert other.hear() == "held"
             other.kill()
         cleared = run_program(
             """
             import sys, lgkv
-            with lgkv.open(sys.argv[1]) as db:
+            with lgkv.open(sys.argv[1], compression=False) as db:
                 print(db.stats().stale_readers_cleared)
             """,
             path,
@@ -221,12 +223,14 @@ class TestReaders:
         db.close()
 
     def test_file_does_not_grow_for_a_reader_that_was_killed(self, path: str) -> None:
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         put(db, b"a")
         with Program(self.HOLD, path) as other:
             assert other.hear() == "held"
             other.kill()
-        run_program("import sys, lgkv; lgkv.open(sys.argv[1])", path)  # which clears it
+        run_program(
+            "import sys, lgkv; lgkv.open(sys.argv[1], compression=False)", path
+        )  # which clears it
         for number in range(60):
             put(db, b"a", body=bytes([number]) * 50_000)
         db.close()
@@ -241,75 +245,80 @@ def write_main(path: str, **records: bytes) -> None:
             t.put(key, seal_record(Table.MAIN, key, body))
 
 
-META = {"magic": "lgkv", "format": 1, "features": 0, "file_id": bytes(16)}
+META = {"magic": "lgkv", "format": FORMAT_VERSION, "features": 0, "file_id": bytes(16)}
 
 
 @pytest.fixture
 def closed(path: str) -> str:
-    connect(path, "c", Options()).close()
+    connect(path, "c", Options(compression=False)).close()
     return path
 
 
 class TestFormat:
     def test_our_own_format_is_read(self, closed: str) -> None:
         write_main(closed, meta=encode_plain({**META, "more": "later"}))
-        connection = connect(closed, "w", Options())
+        connection = connect(closed, "w", Options(compression=False))
         assert connection.env.file_id == bytes(16)
         connection.close()
 
     @pytest.mark.parametrize("mode", ["c", "w", "r"])
     def test_newer_format_is_refused_and_left_as_it_is(self, closed: str, mode: str) -> None:
-        write_main(closed, meta=encode_plain({**META, "format": 2}))
+        write_main(closed, meta=encode_plain({**META, "format": FORMAT_VERSION + 1}))
         before = Path(closed).read_bytes()
         with pytest.raises(FormatVersionError, match="upgrade lgkv") as caught:
             connect(closed, mode, Options(read_only=mode == "r"))
-        assert (caught.value.found, caught.value.supported) == ("format 2", "format 1")
+        assert (caught.value.found, caught.value.supported) == (
+            f"format {FORMAT_VERSION + 1}",
+            f"format {FORMAT_VERSION}",
+        )
         assert Path(closed).read_bytes() == before
 
     @pytest.mark.parametrize("found", [0, -1, None, "1"])
     def test_format_that_never_was_is_refused(self, closed: str, found: Any) -> None:
         write_main(closed, meta=encode_plain({**META, "format": found}))
         with pytest.raises(FormatVersionError, match=f"format {found}"):
-            connect(closed, "w", Options())
+            connect(closed, "w", Options(compression=False))
 
     @pytest.mark.parametrize("features", [1, 6, 1 << 63])
     def test_unknown_feature_is_refused(self, closed: str, features: int) -> None:
         write_main(closed, meta=encode_plain({**META, "features": features}))
         with pytest.raises(FormatVersionError, match=f"features {features:#x}.*upgrade"):
-            connect(closed, "w", Options())
+            connect(closed, "w", Options(compression=False))
 
-    @pytest.mark.parametrize("meta", [[], {}, {"magic": "LGKV"}, {"format": 1}, "lgkv"])
+    @pytest.mark.parametrize(
+        "meta", [[], {}, {"magic": "LGKV"}, {"format": FORMAT_VERSION}, "lgkv"]
+    )
     def test_other_contents_are_another_programs(self, closed: str, meta: Any) -> None:
         write_main(closed, meta=encode_plain(meta))
         with pytest.raises(InvalidInputError, match="not one of lgkv's"):
-            connect(closed, "w", Options())
+            connect(closed, "w", Options(compression=False))
 
     def test_meta_that_is_not_cbor_is_damage(self, closed: str) -> None:
         write_main(closed, meta=b"\xff\xff")
         with pytest.raises(CorruptionError) as caught:
-            connect(closed, "w", Options())
+            connect(closed, "w", Options(compression=False))
         assert (caught.value.database, caught.value.key) == ("main", META_KEY)
 
     @pytest.mark.parametrize("lost", [{"features": None}, {"features": "1"}, {"file_id": None}])
     def test_meta_without_its_fields_is_damage(self, closed: str, lost: dict[str, Any]) -> None:
         write_main(closed, meta=encode_plain({**META, **lost}))
         with pytest.raises(CorruptionError, match="fields"):
-            connect(closed, "w", Options())
+            connect(closed, "w", Options(compression=False))
 
     def test_counters_of_the_wrong_size_are_damage(self, closed: str) -> None:
         write_main(closed, state=b"1234")
-        connection = connect(closed, "w", Options())
+        connection = connect(closed, "w", Options(compression=False))
         with pytest.raises(CorruptionError) as caught:
             put(connection, b"a")
         assert (caught.value.database, caught.value.key) == ("main", STATE_KEY)
         connection.close()
 
     def test_refused_file_is_not_left_open(self, closed: str) -> None:
-        write_main(closed, meta=encode_plain({**META, "format": 2}))
+        write_main(closed, meta=encode_plain({**META, "format": FORMAT_VERSION + 1}))
         with pytest.raises(FormatVersionError):
-            connect(closed, "w", Options())
+            connect(closed, "w", Options(compression=False))
         write_main(closed, meta=encode_plain(META))
-        connect(closed, "w", Options()).close()
+        connect(closed, "w", Options(compression=False)).close()
 
     @pytest.mark.parametrize("tables", [[], ["threads"], ["threads", "memory", "names"]])
     def test_lmdb_file_of_another_program_is_refused(self, path: str, tables: list[str]) -> None:
@@ -319,7 +328,7 @@ class TestFormat:
             with raw.begin(write=True) as txn:
                 txn.put(b"k", b"v")
         with pytest.raises(InvalidInputError, match="not one of lgkv's"):
-            connect(path, "c", Options())
+            connect(path, "c", Options(compression=False))
 
 
 class TestErrors:
@@ -347,7 +356,10 @@ class TestErrors:
         assert "/a/file" in str(found) or ours is FormatVersionError
 
     def test_failed_environment_refuses_every_use_until_it_is_opened_again(self, path: str) -> None:
-        first, second = connect(path, "c", Options()), connect(path, "c", Options())
+        first, second = (
+            connect(path, "c", Options(compression=False)),
+            connect(path, "c", Options(compression=False)),
+        )
         first.env.fail(OSError("the disk is gone"))
         for use in (first.snapshot, first.env.info, lambda: put(second, b"a")):
             with pytest.raises(CommitFailedError, match=r"the disk is gone.*open it again"):
@@ -356,7 +368,7 @@ class TestErrors:
         with pytest.raises(CommitFailedError):
             second.snapshot()
         second.close()
-        again = connect(path, "c", Options())
+        again = connect(path, "c", Options(compression=False))
         put(again, b"a")
         again.close()
 
@@ -376,10 +388,10 @@ class TestReplacedFile:
         folder = tmp_path / "folder"
         folder.mkdir()
         path = str(folder / "agent.lgkv")
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         put(db, b"a")
         other = str(tmp_path / "other.lgkv")
-        connect(other, "c", Options()).close()
+        connect(other, "c", Options(compression=False)).close()
         if how == "removed":
             os.unlink(path)
         elif how == "replaced":
@@ -394,7 +406,7 @@ class TestReplacedFile:
         db.close()
 
     def test_file_that_comes_back_is_used_again(self, path: str) -> None:
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         os.rename(path, path + ".away")
         with pytest.raises(StorageError, match="replaced or removed"):
             put(db, b"a")
@@ -404,13 +416,13 @@ class TestReplacedFile:
         db.close()
 
     def test_copy_in_its_place_is_refused(self, path: str) -> None:
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         shutil.copy(path, path + ".copy")
         os.replace(path + ".copy", path)
         with pytest.raises(StorageError, match="replaced or removed"):
             put(db, b"a")
         db.close()
-        fresh = connect(path, "c", Options())
+        fresh = connect(path, "c", Options(compression=False))
         put(fresh, b"a")
         fresh.close()
 
@@ -548,7 +560,7 @@ SMALL_MAP = """
     from lgkv.writer import Change
     env._map_sizes = lambda options: (options.map_size_bytes or 1 << 20,)
     env.LARGE_MAP_BYTES = 1 << 28
-    db = connect(sys.argv[1], "c", env.Options())
+    db = connect(sys.argv[1], "c", env.Options(compression=False))
 
     def put(name, size):
         db.commit(Change(lambda batch: batch.put(Table.MEMORY, b"\\x99" + name, name * size)))
@@ -560,7 +572,7 @@ class TestGrowth:
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_map_small(monkeypatch)
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         put(db, b"pair-a", b"pair-b", body=b"0")
         stop, wrong = threading.Event(), []
 
@@ -594,7 +606,7 @@ class TestGrowth:
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_map_small(monkeypatch)
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         runs: list[int] = []
 
         def apply(batch: Batch) -> int:
@@ -612,7 +624,7 @@ class TestGrowth:
 
     def test_map_ends_at_its_largest_size(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         make_map_small(monkeypatch, most=1 << 22)
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         with pytest.raises(MapFullError, match="larger map_size_bytes"):
             put(db, b"large", body=bytes(8_000_000))
         put(db, b"small")
@@ -623,7 +635,7 @@ class TestGrowth:
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_map_small(monkeypatch)
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         code = (
             SMALL_MAP
             + """
@@ -681,7 +693,7 @@ class TestGrowth:
             assert int(first.hear()) + int(second.hear()) >= 3
             first.finish()
             second.finish()
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         for name in [b"%s%02d" % (who, number) for who in (b"a", b"b") for number in range(30)]:
             assert get(db, name) == name * 50_000
         db.close()
@@ -690,7 +702,7 @@ class TestGrowth:
 
 class TestMapSize:
     def test_full_map_stores_nothing_of_the_change_and_goes_on(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        db = connect(path, "c", Options(compression=False, map_size_bytes=1 << 20))
 
         def apply(batch: Batch) -> None:
             batch.state.threads += 1
@@ -709,7 +721,7 @@ class TestMapSize:
         assert os.path.getsize(path) <= 1 << 20
 
     def test_file_can_be_filled_emptied_and_filled_again(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        db = connect(path, "c", Options(compression=False, map_size_bytes=1 << 20))
         filled = []
         for round_ in range(5):
             filled.append(0)
@@ -726,27 +738,27 @@ class TestMapSize:
         assert structural_damage(path) == []
 
     def test_size_need_not_be_a_multiple_of_the_page(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=(1 << 20) + 1))
+        db = connect(path, "c", Options(compression=False, map_size_bytes=(1 << 20) + 1))
         put(db, b"a")
         db.close()
 
     def test_larger_size_opens_what_a_smaller_one_filled(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        db = connect(path, "c", Options(compression=False, map_size_bytes=1 << 20))
         with pytest.raises(MapFullError):
             put(db, b"large", body=bytes(2 << 20))
         db.close()
-        db = connect(path, "c", Options(map_size_bytes=1 << 23))
+        db = connect(path, "c", Options(compression=False, map_size_bytes=1 << 23))
         put(db, b"large", body=bytes(2 << 20))
         db.close()
 
     def test_size_bounds_own_writes_and_not_what_others_wrote(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        db = connect(path, "c", Options(compression=False, map_size_bytes=1 << 20))
         put(db, b"a")
         code = """
             import sys, lgkv
             from lgkv.layout import Table
             from lgkv.writer import Change
-            with lgkv.open(sys.argv[1]) as db:
+            with lgkv.open(sys.argv[1], compression=False) as db:
                 db.commit(Change(lambda batch: batch.put(Table.MEMORY, b"\\x99b", bytes(4 << 20))))
         """
         run_program(code, path)
@@ -758,8 +770,8 @@ class TestMapSize:
 
     def test_address_space_that_no_map_fits_is_a_typed_error(self, path: str) -> None:
         with pytest.raises(StorageError, match="use a smaller map_size_bytes"):
-            connect(path, "c", Options(map_size_bytes=1 << 60))
-        connect(path, "c", Options()).close()
+            connect(path, "c", Options(compression=False, map_size_bytes=1 << 60))
+        connect(path, "c", Options(compression=False)).close()
 
 
 LIMITED = """
@@ -768,7 +780,7 @@ LIMITED = """
     from lgkv.layout import Table
     from lgkv.writer import Change
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]) << 20,) * 2)
-    db = lgkv.open(sys.argv[1])
+    db = lgkv.open(sys.argv[1], compression=False)
     assert db.stats().map_bytes < 1 << 33, db.stats().map_bytes
 
     def put(name, size):
@@ -818,7 +830,7 @@ class TestAddressSpaceLimit:
     def test_only_what_the_file_needs_is_mapped_beside_a_process_with_a_large_map(
         self, path: str
     ) -> None:
-        db = connect(path, "c", Options())
+        db = connect(path, "c", Options(compression=False))
         with Program(
             LIMITED
             + """
@@ -841,7 +853,7 @@ class TestAddressSpaceLimit:
 
 
 def test_default_map_takes_no_memory_and_no_disk(path: str) -> None:
-    db = connect(path, "c", Options())
+    db = connect(path, "c", Options(compression=False))
     assert db.env.info()["map_size"] == env.LARGE_MAP_BYTES
     assert os.path.getsize(path) < 1 << 20
     db.close()
@@ -856,7 +868,7 @@ def test_engine_is_lmdb_09_whatever_the_environment_says(path: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    connect(path, "w", Options()).close()
+    connect(path, "w", Options(compression=False)).close()
     with open(path, "rb") as file:
         file.seek(16)
         assert struct.unpack("=II", file.read(8)) == (0xBEEFC0DE, 1)
