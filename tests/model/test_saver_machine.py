@@ -1,0 +1,370 @@
+"""The saver against `InMemorySaver`, step by step, through every way into the file."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import shutil
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.memory import InMemorySaver
+
+import lgkv
+from lgkv.errors import InvalidInputError
+from lgkv.langgraph import LgkvSaver
+from tests.conformance.checkpoints import checkpoint_of, config_of, id_of
+from tests.model.second_process import SecondProcess
+
+# few names, the first of them often, so that steps meet
+NAMES = ("t", "t2", "é\x00" * 120)
+THREADS = st.sampled_from(["t", "t", "t", *NAMES])
+NAMESPACES = st.sampled_from(["", "", "child:1"])
+IDS = st.sampled_from(
+    [
+        "1ef4f797-8335-6428-8001-8a1503f9b875",
+        "1ef4f797-8335-6428-8002-8a1503f9b875",
+        "1EF4F797-8335-6428-8001-8A1503F9B875",
+        "10",
+        "2",
+    ]
+)
+CHANNELS = ("a", "b")
+VALUES = st.one_of(st.none(), st.integers(0, 9), st.text(max_size=3), st.lists(st.integers(0, 3)))
+VERSIONS = st.sampled_from([1, "1", f"{3:032}.{7:016}"])
+METADATA = st.fixed_dictionaries(
+    {"step": st.integers(-1, 2), "source": st.sampled_from(["input", "loop"])},
+    optional={"run_id": st.sampled_from(["r1", "r2"]), "flag": st.sampled_from([True, 1, "1"])},
+)
+WRITES = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "__error__", "__interrupt__", "__resume__"]), VALUES),
+    max_size=4,
+)
+TASKS = st.lists(
+    st.tuples(st.sampled_from(["task1", "task2"]), st.sampled_from(["", "~a", "~b"]), WRITES),
+    min_size=1,
+    max_size=3,
+)
+FILTERS = st.sampled_from(
+    [
+        None,
+        {},
+        {"step": 1},
+        {"step": "1"},
+        {"flag": 1},
+        {"run_id": None},
+        {"source": "loop", "step": 0},
+    ]
+)
+WAYS = st.sampled_from(["own", "own", "second handle", "second process", "event loop"])
+
+
+def place(found: CheckpointTuple) -> list[tuple[str, str]]:
+    """Return where a checkpoint lies, to sort by."""
+    return sorted(found.config["configurable"].items())
+
+
+class Memory(InMemorySaver):
+    """`InMemorySaver` with what it lacks, and listings over all in the order of the ids."""
+
+    def exists(self, thread: str) -> bool:
+        return any(self.storage.get(thread, {}).values()) or any(
+            key[0] == thread and writes for key, writes in self.writes.items()
+        )
+
+    def listed(
+        self, config: Any, limit: int | None = None, **options: Any
+    ) -> list[CheckpointTuple]:
+        found = sorted(
+            self.list(config, **options), key=lambda each: id_of(each.config), reverse=True
+        )
+        return found if limit is None else found[: max(limit, 0)]
+
+    def copy_thread(self, source: str, target: str) -> None:
+        self.storage[target] = copy.deepcopy(self.storage[source])
+        for kept in (self.writes, self.blobs):
+            for key in [key for key in kept if key[0] == source]:
+                kept[(target, *key[1:])] = copy.copy(kept[key])
+
+    def drop(self, thread: str, ns: str, ids: Sequence[str]) -> None:
+        for checkpoint_id in ids:
+            del self.storage[thread][ns][checkpoint_id]
+            self.writes.pop((thread, ns, checkpoint_id), None)
+        if ids:
+            self._free(thread, ns)
+
+    def _free(self, thread: str, ns: str) -> None:
+        """Drop the values that no checkpoint uses, as pruning does."""
+        used = set()
+        for stored, _, _ in self.storage[thread][ns].values():
+            used.update(self.serde.loads_typed(stored)["channel_versions"].items())
+        for key in list(self.blobs):
+            unused = key[:2] == (thread, ns) and key[2:] not in used
+            if unused or (key[0] == thread and not self.exists(thread)):
+                del self.blobs[key]
+
+    def prune(self, threads: Sequence[str], strategy: str, keep_last: int) -> None:
+        for thread in threads:
+            if strategy == "delete":
+                self.delete_thread(thread)
+                continue
+            for ns, stored in list(self.storage.get(thread, {}).items()):
+                self.drop(thread, ns, sorted(stored, reverse=True)[keep_last:])
+
+    def delete_for_runs(self, runs: Sequence[str]) -> None:
+        for thread, spaces in list(self.storage.items()):
+            for ns, stored in list(spaces.items()):
+                metadata = {key: self.serde.loads_typed(each[1]) for key, each in stored.items()}
+                self.drop(
+                    thread,
+                    ns,
+                    [key for key, each in metadata.items() if each.get("run_id") in runs],
+                )
+
+
+class SaverMachine(RuleBasedStateMachine):
+    """One file, four ways into it, and the model."""
+
+    process: SecondProcess
+
+    @initialize()
+    def open(self) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.path = f"{self.folder}/agent.lgkv"
+        self.db = lgkv.open(self.path)
+        self.saver = LgkvSaver(self.db)
+        self.other = lgkv.open(self.path)
+        self.model = Memory()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "db"):
+            return
+        for thread in NAMES:
+            self.saver.delete_thread(thread)
+        left = self.db.stats().records
+        self.process.call(self.path, "saver", "close")
+        self.other.close()
+        self.db.close()
+        shutil.rmtree(self.folder)
+        assert set(left.values()) == {0}
+
+    def call(self, way: str, method: str, *args: Any, **options: Any) -> Any:
+        """Call a method of the saver through one of the ways into the file."""
+        if way == "second process":
+            return self.process.call(self.path, "saver", method, *args, **options)
+        if way == "event loop":
+            return asyncio.run(self._acall(method, *args, **options))
+        saver = self.saver if way == "own" else LgkvSaver(self.other)
+        result = getattr(saver, method)(*args, **options)
+        return list(result) if method == "list" else result
+
+    async def _acall(self, method: str, *args: Any, **options: Any) -> Any:
+        if method == "list":
+            return [each async for each in self.saver.alist(*args, **options)]
+        return await getattr(self.saver, f"a{method}")(*args, **options)
+
+    # --- writing ---
+
+    @rule(
+        way=WAYS,
+        thread=THREADS,
+        ns=NAMESPACES,
+        checkpoint_id=IDS,
+        parent=st.none() | IDS,
+        channels=st.dictionaries(
+            st.sampled_from(CHANNELS), st.tuples(VERSIONS, VALUES, st.sampled_from("nnekk"))
+        ),
+        metadata=METADATA,
+    )
+    def put(
+        self,
+        *,
+        way: str,
+        thread: str,
+        ns: str,
+        checkpoint_id: str,
+        parent: str | None,
+        channels: Any,
+        metadata: Any,
+    ) -> None:
+        """Each channel is new with a value, new and empty, or kept as it is."""
+        checkpoint = checkpoint_of(
+            {name: value for name, (_, value, kind) in channels.items() if kind != "e"},
+            {name: version for name, (version, _, _) in channels.items()},
+            checkpoint_id=checkpoint_id,
+        )
+        new = {name: version for name, (version, _, kind) in channels.items() if kind != "k"}
+        config = config_of(thread, ns, parent)
+        stored = self.call(way, "put", config, checkpoint, metadata, new)
+        assert stored == self.model.put(config, checkpoint, metadata, new)
+
+    @rule(
+        way=WAYS,
+        thread=THREADS,
+        ns=NAMESPACES,
+        checkpoint_id=IDS,
+        tasks=TASKS,
+    )
+    def put_writes(
+        self, *, way: str, thread: str, ns: str, checkpoint_id: str, tasks: list[Any]
+    ) -> None:
+        config = config_of(thread, ns or None, checkpoint_id)
+        for task, path, writes in tasks:
+            self.call(way, "put_writes", config, writes, task, path)
+            self.model.put_writes(config, writes, task, path)
+
+    def superstep(
+        self, *, way: str, thread: str, ns: str, tasks: list[Any], child: str, value: Any
+    ) -> None:
+        """Tasks write at the newest checkpoint, then its child is stored, as in a run."""
+        newest = self.model.get_tuple(config_of(thread, ns))
+        parent = None if newest is None else id_of(newest.config)
+        if parent is not None:
+            self.put_writes(way=way, thread=thread, ns=ns, checkpoint_id=parent, tasks=tasks)
+        versions = {} if newest is None else newest.checkpoint["channel_versions"]
+        channels = {name: (version, None, "k") for name, version in versions.items()}
+        channels["a"] = (LgkvSaver(self.db).get_next_version(None, None), value, "n")
+        metadata = {"source": "loop", "step": 0, "run_id": "r1"}
+        self.put(
+            way=way,
+            thread=thread,
+            ns=ns,
+            checkpoint_id=child,
+            parent=parent,
+            channels=channels,
+            metadata=metadata,
+        )
+
+    # twice, to come up more often than what deletes
+    one_superstep = rule(
+        way=WAYS, thread=THREADS, ns=NAMESPACES, tasks=TASKS, child=IDS, value=VALUES
+    )(superstep)
+    next_superstep = rule(
+        way=WAYS, thread=THREADS, ns=NAMESPACES, tasks=TASKS, child=IDS, value=VALUES
+    )(superstep)
+
+    @rule(way=WAYS, thread=THREADS)
+    def delete_thread(self, way: str, thread: str) -> None:
+        self.call(way, "delete_thread", thread)
+        self.model.delete_thread(thread)
+
+    @rule(way=WAYS, runs=st.lists(st.sampled_from(["r1", "r2", "r3"]), max_size=2))
+    def delete_for_runs(self, way: str, runs: list[str]) -> None:
+        self.call(way, "delete_for_runs", runs)
+        self.model.delete_for_runs(runs)
+
+    @rule(way=WAYS, source=THREADS, copy_id=THREADS)
+    def copy_thread(self, way: str, source: str, copy_id: str) -> None:
+        try:
+            self.call(way, "copy_thread", source, copy_id)
+        except InvalidInputError:
+            assert not self.model.exists(source) or self.model.exists(copy_id)
+        else:
+            assert self.model.exists(source)
+            assert not self.model.exists(copy_id)
+            self.model.copy_thread(source, copy_id)
+
+    @rule(
+        way=WAYS,
+        threads=st.lists(THREADS, max_size=3),
+        keep_last=st.integers(1, 3),
+        strategy=st.sampled_from(["keep_latest", "keep_latest", "delete"]),
+    )
+    def prune(self, way: str, threads: list[str], keep_last: int, strategy: str) -> None:
+        options = {"keep_last": keep_last} if strategy == "keep_latest" else {"strategy": strategy}
+        self.call(way, "prune", threads, **options)
+        self.model.prune(threads, strategy, keep_last)
+
+    # --- the file ---
+
+    @rule()
+    def reopen(self) -> None:
+        self.other.close()
+        self.db.close()
+        self.db = lgkv.open(self.path, mode="w")
+        self.saver = LgkvSaver(self.db)
+        self.other = lgkv.open(self.path, mode="w")
+
+    @rule()
+    def restart_the_second_process(self) -> None:
+        self.process.call(self.path, "saver", "close")
+
+    # --- reading ---
+
+    @rule(way=WAYS, thread=THREADS, ns=NAMESPACES, checkpoint_id=st.none() | IDS)
+    def get_tuple(self, way: str, thread: str, ns: str, checkpoint_id: str | None) -> None:
+        config = config_of(thread, ns or None, checkpoint_id)
+        found, expected = self.call(way, "get_tuple", config), self.model.get_tuple(config)
+        assert found == expected
+        if found is not None and checkpoint_id is not None:
+            assert found.config == config
+
+    @precondition(lambda self: any(any(spaces.values()) for spaces in self.model.storage.values()))
+    @rule(
+        way=WAYS,
+        thread=st.none() | THREADS,
+        ns=st.none() | NAMESPACES,
+        checkpoint_id=st.none() | IDS,
+        before=st.none() | IDS | st.just("5"),
+        filter=FILTERS,
+        limit=st.none() | st.integers(0, 4),
+    )
+    def list_checkpoints(
+        self,
+        *,
+        way: str,
+        thread: str | None,
+        ns: str | None,
+        checkpoint_id: str | None,
+        before: str | None,
+        filter: dict[str, Any] | None,
+        limit: int | None,
+    ) -> None:
+        config = None if thread is None else config_of(thread, ns, checkpoint_id)
+        options = {"filter": filter, "before": before and config_of("any", "", before)}
+        found = self.call(way, "list", config, limit=limit, **options)
+        expected = self.model.listed(config, **options)
+        ids = [id_of(each.config) for each in found]
+        assert (
+            ids
+            == [id_of(each.config) for each in expected][
+                : len(expected) if limit is None else limit
+            ]
+        )
+        assert all(each in expected for each in found)  # those of one id come in any order
+        assert all(found.count(each) == 1 for each in found)
+
+    @invariant()
+    def everything_is_as_in_memory(self) -> None:
+        if not hasattr(self, "db"):
+            return
+        assert sorted(self.saver.list(None), key=place) == sorted(
+            self.model.listed(None), key=place
+        )
+        threads = {each.thread_id: each for each in self.db.threads(limit=99)}
+        assert set(threads) == {thread for thread in self.names() if self.model.exists(thread)}
+        for thread, info in threads.items():
+            assert info.checkpoints == sum(map(len, self.model.storage[thread].values()))
+            assert info.size_bytes > 0
+
+    def names(self) -> set[str]:
+        return {*self.model.storage, *(key[0] for key in self.model.writes)}
+
+
+@pytest.mark.timeout(600)  # finding the shortest counterexample takes a while
+def test_saver_does_what_the_memory_saver_does(second_process: SecondProcess) -> None:
+    SaverMachine.process = second_process
+    run_state_machine_as_test(SaverMachine, settings=settings(stateful_step_count=40))
