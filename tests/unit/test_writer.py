@@ -1,0 +1,685 @@
+"""Changes and batches: each is written whole or not at all, and its caller always hears of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+
+from lgkv import (
+    ClosedError,
+    CommitFailedError,
+    MapFullError,
+    ReadOnlyError,
+    StorageError,
+    ValueTooLargeError,
+    WriteLockTimeoutError,
+    layout,
+    writer,
+)
+from lgkv.connection import Connection, connect
+from lgkv.datafile import Gate
+from lgkv.env import Environment, Options
+from lgkv.layout import Table
+from lgkv.snapshot import State
+from lgkv.writer import Batch, Change
+from tests.invariants import structural_damage
+from tests.processes import run_program
+
+K = b"\x99"  # a kind that lgkv does not use
+LIMIT_S = 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "agent.lgkv")
+
+
+@pytest.fixture
+def db(path: str) -> Iterator[Connection]:
+    connection = connect(path, "c", Options())
+    yield connection
+    connection.close()
+
+
+def putting(name: bytes, body: bytes = b"body") -> Change[None]:
+    def apply(batch: Batch) -> None:
+        batch.state.threads += 1
+        batch.put(Table.MEMORY, K + name, body)
+
+    return Change(apply)
+
+
+def failing(error: BaseException, name: bytes = b"failing") -> Change[None]:
+    def apply(batch: Batch) -> None:
+        putting(name).apply(batch)
+        raise error
+
+    return Change(apply)
+
+
+def names(db: Connection) -> list[bytes]:
+    with db.snapshot() as snapshot:
+        return [key[1:] for key in snapshot.keys(Table.MEMORY, K)]
+
+
+def state(db: Connection) -> State:
+    with db.snapshot() as snapshot:
+        return snapshot.read_state()
+
+
+def outcome(future: Future[Any]) -> Any:
+    error = future.exception(LIMIT_S)
+    return future.result() if error is None else error
+
+
+@contextmanager
+def queueing(db: Connection) -> Iterator[None]:
+    """Let what is submitted meanwhile wait, and go into one batch."""
+    with db.writer._turn:
+        yield
+
+
+def together(db: Connection, *changes: Change[Any]) -> list[Any]:
+    with queueing(db):
+        futures = [db.submit(change) for change in changes]
+    return [outcome(future) for future in futures]
+
+
+class TestBatch:
+    def test_sizes_add_up_to_what_is_stored(self, db: Connection) -> None:
+        def apply(batch: Batch) -> list[int]:
+            return [
+                batch.put(Table.MEMORY, K + b"a", bytes(100)),
+                batch.put(Table.MEMORY, K + b"a", bytes(150)),
+                batch.put(Table.MEMORY, K + b"a", bytes(50)),
+                batch.put_new(Table.MEMORY, K + b"b", bytes(10)),
+                batch.put_new(Table.MEMORY, K + b"b", bytes(99)),
+                batch.delete(Table.MEMORY, K + b"a"),
+                batch.delete(Table.MEMORY, K + b"a"),
+                batch.delete_range(Table.MEMORY, K),
+                batch.delete_range(Table.MEMORY, K),
+            ]
+
+        envelope, key = layout.ENVELOPE_BYTES, 2
+        a, b = key + 50 + envelope, key + 10 + envelope
+        expected = [a + 50, 50, -100, b, 0, a, 0, b, 0]
+        assert db.commit(Change(apply)) == expected
+        assert names(db) == []
+
+    def test_change_sees_its_own_writes(self, db: Connection) -> None:
+        def apply(batch: Batch) -> list[Any]:
+            batch.put(Table.MEMORY, K + b"a", b"1")
+            batch.put(Table.MEMORY, K + b"b", b"2")
+            batch.delete(Table.MEMORY, K + b"a")
+            return [
+                batch.get(Table.MEMORY, K + b"a"),
+                batch.get(Table.MEMORY, K + b"b"),
+                list(batch.keys(Table.MEMORY, K)),
+                batch.has(Table.MEMORY, K + b"a"),
+            ]
+
+        assert db.commit(Change(apply)) == [None, b"2", [K + b"b"], False]
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 500])
+    @pytest.mark.parametrize("size", [1, 700, 5_000])
+    def test_range_is_deleted_to_its_end_and_no_further(
+        self, db: Connection, count: int, size: int
+    ) -> None:
+        def fill(batch: Batch) -> None:
+            for kind in (b"\x98", K, b"\x9a"):
+                for number in range(count):
+                    batch.put(Table.MEMORY, kind + b"%05d" % number, bytes(size))
+
+        db.commit(Change(fill))
+        freed = db.commit(Change(lambda batch: batch.delete_range(Table.MEMORY, K)))
+        assert freed == count * (6 + size + layout.ENVELOPE_BYTES)
+        assert names(db) == []
+        with db.snapshot() as snapshot:
+            assert len(list(snapshot.keys(Table.MEMORY, b"\x98"))) == count
+            assert len(list(snapshot.scan(Table.MEMORY, b"\x9a"))) == count
+
+    @pytest.mark.parametrize("sizes", [(20_000, 10), (20_000, 5_000), (5_000, 20_000, 100)])
+    def test_record_put_again_in_one_commit_leaves_a_sound_file(
+        self, path: str, sizes: tuple[int, ...]
+    ) -> None:
+        db = connect(path, "c", Options())
+        together(db, *(putting(b"same", bytes(size)) for size in sizes))
+        db.close()
+        assert structural_damage(path) == []
+
+    def test_record_that_is_too_large_is_refused_and_nothing_stored(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(layout, "MAX_VALUE_BYTES", 1_000)
+        with pytest.raises(ValueTooLargeError):
+            db.commit(putting(b"large", bytes(1_001)))
+        assert (names(db), state(db)) == ([], State())
+
+
+class TestCommit:
+    def test_commit_returns_what_the_change_returns(self, db: Connection) -> None:
+        assert db.commit(Change(lambda batch: batch.state.commit)) == 0
+        assert db.submit(Change(lambda batch: batch.state.commit)).result(LIMIT_S) == 1
+
+    def test_acknowledged_write_is_read_by_another_process(self, db: Connection) -> None:
+        db.commit(putting(b"a"))
+        code = """
+            import sys, lgkv
+            from lgkv.layout import Table
+            with lgkv.open(sys.argv[1], mode="r") as db, db._connection.snapshot() as snapshot:
+                print(snapshot.get(Table.MEMORY, b"\\x99a").decode())
+        """
+        assert run_program(code, db.path) == "body\n"
+
+    @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), MemoryError()])
+    def test_failing_change_leaves_nothing_and_the_next_one_works(
+        self, db: Connection, error: BaseException
+    ) -> None:
+        with pytest.raises(type(error)) as caught:
+            db.commit(failing(error))
+        assert caught.value is error
+        assert (names(db), state(db)) == ([], State())
+        db.commit(putting(b"next"))
+        assert (names(db), state(db)) == ([b"next"], State(commit=1, threads=1))
+
+    def test_error_of_lmdbs_in_a_change_becomes_ours(self, db: Connection) -> None:
+        for run in (db.commit, lambda change: db.submit(change).result(LIMIT_S)):
+            with pytest.raises(StorageError, match=r"agent\.lgkv.*MDB_BAD_VALSIZE"):
+                run(putting(b"x" * 600))
+        assert names(db) == []
+
+    def test_raised_error_keeps_nothing_of_the_change_alive(self, db: Connection) -> None:
+        class Payload:
+            pass
+
+        def apply(_: Batch, *, payload: Payload) -> None:
+            raise ZeroDivisionError(payload)
+
+        change = Change(functools.partial(apply, payload=Payload()))
+        payload = weakref.ref(change.apply.keywords["payload"])  # type: ignore[attr-defined]
+        gc.disable()
+        try:
+            with contextlib.suppress(ZeroDivisionError):
+                db.commit(change)
+            del change
+            assert payload() is None
+        finally:
+            gc.enable()
+
+    def test_read_only_handle_writes_nothing(self, path: str) -> None:
+        connect(path, "c", Options()).close()
+        before = Path(path).read_bytes()
+        db = connect(path, "r", Options(read_only=True))
+        for run in (db.commit, db.submit):
+            with pytest.raises(ReadOnlyError, match="mode='w'"):
+                run(putting(b"a"))
+        db.close()
+        assert Path(path).read_bytes() == before
+
+    def test_figures_count_what_was_done(self, db: Connection) -> None:
+        db.commit(putting(b"a"))
+        together(db, putting(b"b"), failing(ValueError()), putting(b"c"))
+        figures = db.writer.figures
+        assert (figures.commits, figures.changes, figures.failed_changes) == (2, 3, 1)
+        assert figures.flush_seconds > 0
+        assert figures.wait_seconds >= 0
+
+
+class TestBatches:
+    def test_changes_that_wait_together_share_a_commit(self, db: Connection) -> None:
+        together(db, *(putting(b"%d" % number) for number in range(20)))
+        assert db.writer.figures.commits == 1
+        assert state(db) == State(commit=1, threads=20)
+        assert len(names(db)) == 20
+
+    def test_failing_change_takes_only_itself_down(self, db: Connection) -> None:
+        results = together(
+            db, putting(b"a"), failing(ValueError("1")), putting(b"b"), failing(KeyError("2"))
+        )
+        assert [type(result) for result in results] == [
+            type(None),
+            ValueError,
+            type(None),
+            KeyError,
+        ]
+        assert names(db) == [b"a", b"b"]
+        assert state(db) == State(commit=1, threads=2)
+
+    def test_batch_of_failing_changes_commits_nothing(self, db: Connection) -> None:
+        results = together(db, failing(ValueError()), failing(ValueError()))
+        assert all(isinstance(result, ValueError) for result in results)
+        assert state(db) == State()
+        assert db.writer.figures.commits == 0
+
+    def test_later_change_does_not_see_what_a_failed_one_wrote(self, db: Connection) -> None:
+        def look(batch: Batch) -> tuple[Any, int]:
+            return batch.get(Table.MEMORY, K + b"x"), batch.state.threads
+
+        results = together(
+            db, failing(ValueError(), b"x"), Change(look), putting(b"x"), Change(look)
+        )
+        assert results[1] == (None, 0)
+        assert results[3] == (b"body", 1)
+
+    @pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), SystemExit()])
+    def test_error_that_is_no_exception_reaches_every_caller_and_the_writer_goes_on(
+        self, db: Connection, error: BaseException
+    ) -> None:
+        results = together(db, putting(b"a"), failing(error), putting(b"b"))
+        assert results == [error] * 3
+        assert (names(db), state(db)) == ([], State())
+        assert together(db, putting(b"c"), putting(b"d")) == [None, None]
+        assert names(db) == [b"c", b"d"]
+
+    def test_batch_has_a_largest_size(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writer, "BATCH_CHANGES", 3)
+        together(db, *(putting(b"%d" % number) for number in range(10)))
+        assert len(names(db)) == 10
+        assert db.writer.figures.commits == 4
+
+    def test_large_changes_share_a_commit(self, db: Connection) -> None:
+        results = together(db, *(putting(b"%d" % n, bytes(4 << 20)) for n in range(20)))
+        assert results == [None] * 20
+        assert len(names(db)) == 20
+
+    def test_full_map_fails_the_batch_whole_and_the_next_one_fits(self, path: str) -> None:
+        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        results = together(db, putting(b"a"), putting(b"large", bytes(4 << 20)), putting(b"b"))
+        assert [type(result) for result in results] == [MapFullError] * 3
+        assert (names(db), state(db)) == ([], State())
+        assert together(db, putting(b"a"), putting(b"b")) == [None, None]
+        db.close()
+
+    def test_cancelled_change_is_not_written(self, db: Connection) -> None:
+        with queueing(db):
+            futures = [db.submit(putting(b"%d" % number)) for number in range(3)]
+            assert futures[1].cancel()
+        assert [outcome(futures[at]) for at in (0, 2)] == [None, None]
+        with pytest.raises(CancelledError):
+            futures[1].result()
+        assert names(db) == [b"0", b"2"]
+
+    def test_cancelled_change_beside_a_failing_commit_harms_nobody(self, path: str) -> None:
+        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        with queueing(db):
+            cancelled = db.submit(putting(b"a"))
+            failed = db.submit(putting(b"large", bytes(4 << 20)))
+            cancelled.cancel()
+        assert isinstance(outcome(failed), MapFullError)
+        assert cancelled.cancelled()
+        assert outcome(db.submit(putting(b"b"))) is None
+        db.close()
+
+    def test_change_that_has_begun_cannot_be_cancelled(self, db: Connection) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def apply(batch: Batch) -> None:
+            begun.set()
+            go_on.wait(LIMIT_S)
+            putting(b"a").apply(batch)
+
+        future = db.submit(Change(apply))
+        begun.wait(LIMIT_S)
+        assert not future.cancel()
+        go_on.set()
+        assert outcome(future) is None
+        assert names(db) == [b"a"]
+
+    def test_batch_of_cancelled_changes_ends(self, db: Connection) -> None:
+        with queueing(db):
+            assert db.submit(putting(b"a")).cancel()
+        assert outcome(db.submit(putting(b"b"))) is None
+        assert names(db) == [b"b"]
+
+
+class _FailingCommit:
+    """A transaction whose commit fails."""
+
+    def __init__(self, txn: Any, error: BaseException) -> None:
+        self.txn, self.error = txn, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.txn, name)
+
+    def commit(self) -> None:
+        self.txn.abort()
+        raise self.error
+
+
+@contextmanager
+def commit_failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Iterator[None]:
+    begin, nest = Environment.begin_write, Environment.begin_nested
+
+    def begin_write(self: Environment, user: object) -> tuple[Any, Any]:
+        txn, databases = begin(self, user)
+        return _FailingCommit(txn, error), databases
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Environment, "begin_write", begin_write)
+        patch.setattr(Environment, "begin_nested", lambda self, parent: nest(self, parent.txn))
+        yield
+
+
+class TestFailedCommit:
+    @pytest.mark.parametrize(
+        "error", [lmdb.DiskError("no space left"), lmdb.Error("input/output"), MemoryError("none")]
+    )
+    def test_failed_commit_closes_the_file_to_every_handle(
+        self, path: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        db, other = connect(path, "c", Options()), connect(path, "c", Options())
+        db.commit(putting(b"before"))
+        with commit_failing(monkeypatch, error):
+            with pytest.raises(CommitFailedError, match="open it again") as caught:
+                db.commit(putting(b"lost"))
+            assert caught.value.__cause__ is error
+        uses: list[Callable[[], Any]] = [
+            db.snapshot, other.snapshot, lambda: db.commit(putting(b"a")),
+            lambda: other.submit(putting(b"a")),
+        ]  # fmt: skip
+        for use in uses:
+            with pytest.raises(CommitFailedError, match=str(error)):
+                use()
+        db.close()
+        other.close()
+        again = connect(path, "w", Options())
+        assert names(again) == [b"before"]
+        again.commit(putting(b"after"))
+        again.close()
+
+    def test_failed_commit_reaches_every_caller_of_the_batch_and_the_queue(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writer, "BATCH_CHANGES", 2)
+        db = connect(path, "c", Options())
+        with commit_failing(monkeypatch, lmdb.DiskError("gone")):
+            results = together(db, *(putting(b"%d" % number) for number in range(5)))
+        assert [type(result) for result in results] == [CommitFailedError] * 5
+        db.close()
+
+    def test_map_that_is_full_at_the_commit_only_is_no_failure_of_the_disk(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lgkv.env.LARGE_MAP_BYTES", 1)
+        with commit_failing(monkeypatch, lmdb.MapFullError("full")), pytest.raises(MapFullError):
+            db.commit(putting(b"a"))
+        db.commit(putting(b"b"))
+        assert names(db) == [b"b"]
+
+    def test_file_that_cannot_be_opened_for_the_gate_is_a_typed_error(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "Gate", refuse)
+            with pytest.raises(CommitFailedError, match="Too many open files"):
+                db.commit(putting(b"a"))
+        db.commit(putting(b"b"))
+        assert names(db) == [b"b"]
+
+    def test_thread_that_cannot_be_started_is_a_typed_error_and_tried_again(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(StorageError, match="can't start new thread"):
+                db.submit(putting(b"a"))
+        assert outcome(db.submit(putting(b"b"))) is None
+        assert names(db) == [b"b"]
+
+
+class TestWaiting:
+    @pytest.fixture
+    def impatient(self, path: str) -> Iterator[Connection]:
+        connection = connect(path, "c", Options(lock_timeout_s=0.05))
+        yield connection
+        connection.close()
+
+    @pytest.fixture
+    def held(self, impatient: Connection) -> Iterator[Gate]:
+        """The gate, held as another process would."""
+        gate = Gate(impatient.path)
+        gate.acquire(0)
+        yield gate
+        gate.close()
+
+    def test_commit_waits_its_time_and_writes_nothing(
+        self, impatient: Connection, held: Gate
+    ) -> None:
+        for run in (impatient.commit, lambda change: impatient.submit(change).result(LIMIT_S)):
+            began = time.monotonic()
+            with pytest.raises(WriteLockTimeoutError, match="larger lock_timeout_s"):
+                run(putting(b"a"))
+            assert time.monotonic() - began < 10
+        held.release()
+        impatient.commit(putting(b"b"))
+        assert names(impatient) == [b"b"]
+
+    def test_threads_that_wait_together_all_end(self, impatient: Connection, held: Gate) -> None:
+        results: list[Any] = []
+
+        def commit(number: int) -> None:
+            try:
+                impatient.commit(putting(b"%d" % number))
+            except WriteLockTimeoutError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=commit, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert len(results) == 8
+        held.release()
+        impatient.commit(putting(b"after"))
+        assert names(impatient) == [b"after"]
+
+    def test_change_that_is_given_up_while_it_waits_is_never_written(
+        self, impatient: Connection
+    ) -> None:
+        with queueing(impatient), pytest.raises(WriteLockTimeoutError):
+            impatient.commit(putting(b"given up"))
+        impatient.commit(putting(b"after"))
+        assert names(impatient) == [b"after"]
+
+    def test_readers_never_wait(self, impatient: Connection, held: Gate) -> None:
+        assert names(impatient) == []
+        assert held
+
+    @pytest.mark.parametrize("limit", [float("inf"), 1e12, threading.TIMEOUT_MAX * 2])
+    def test_wait_without_end_is_allowed(self, path: str, limit: float) -> None:
+        db = connect(path, "c", Options(lock_timeout_s=limit))
+        with queueing(db):
+            thread = threading.Thread(target=db.commit, args=(putting(b"a"),))
+            thread.start()
+            while not db.writer._queue:
+                time.sleep(0.001)
+        thread.join(LIMIT_S)
+        assert names(db) == [b"a"]
+        db.close()
+
+    def test_time_limit_of_zero_writes_when_nobody_else_does(self, path: str) -> None:
+        db = connect(path, "c", Options(lock_timeout_s=0))
+        db.commit(putting(b"a"))
+        assert names(db) == [b"a"]
+        db.close()
+
+
+class TestThreads:
+    def test_sixteen_threads_keep_each_its_order(self, db: Connection) -> None:
+        errors: list[BaseException] = []
+
+        def following(lane: bytes, number: int) -> Change[None]:
+            def apply(batch: Batch) -> None:
+                last = batch.get(Table.MEMORY, K + lane)
+                assert (last or b"0") == b"%d" % (number - 1)
+                batch.put(Table.MEMORY, K + lane, b"%d" % number)
+
+            return Change(apply)
+
+        def write(lane: bytes) -> None:
+            try:
+                futures = []
+                for number in range(1, 61):
+                    if number % 3:
+                        futures.append(db.submit(following(lane, number)))
+                    else:
+                        db.commit(following(lane, number))
+                done, waiting = wait(futures, LIMIT_S)
+                assert not waiting
+                for future in done:
+                    future.result()
+            except BaseException as error:  # noqa: BLE001  shown by the test
+                errors.append(error)
+
+        threads = [threading.Thread(target=write, args=(b"%02d" % n,)) for n in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert errors == []
+        with db.snapshot() as snapshot:
+            assert [body for _, body in snapshot.scan(Table.MEMORY, K)] == [b"60"] * 16
+        assert db.writer.figures.commits < 16 * 60
+
+    def test_callback_of_a_future_may_use_the_database(self, db: Connection) -> None:
+        seen: list[Any] = []
+        ended = threading.Event()
+
+        def callback(_: Future[Any]) -> None:
+            seen.append(names(db))
+            db.commit(putting(b"from the callback"))
+            ended.set()
+
+        with queueing(db):
+            db.submit(putting(b"a")).add_done_callback(callback)
+        assert ended.wait(LIMIT_S)
+        assert seen == [[b"a"]]
+        assert names(db) == [b"a", b"from the callback"]
+
+    def test_callback_that_ends_its_thread_ends_nobody_elses_change(self, db: Connection) -> None:
+        def callback(_: Future[Any]) -> None:
+            raise SystemExit
+
+        with queueing(db):
+            first = db.submit(putting(b"a"))
+            first.add_done_callback(callback)
+            second = db.submit(putting(b"b"))
+        assert outcome(second) is None
+        assert outcome(db.submit(putting(b"c"))) is None
+
+
+class TestClosing:
+    def test_close_commits_what_is_queued(self, path: str) -> None:
+        db = connect(path, "c", Options())
+        futures = [db.submit(putting(b"%03d" % number)) for number in range(200)]
+        db.close()
+        assert all(future.done() and future.exception() is None for future in futures)
+        again = connect(path, "w", Options())
+        assert len(names(again)) == 200
+        again.close()
+
+    def test_closed_writer_takes_nothing_more(self, db: Connection) -> None:
+        closed = db.writer
+        db.close()
+        for run in (closed.commit, closed.submit):
+            with pytest.raises(ClosedError):
+                run(putting(b"a"))
+        assert closed._gate is None
+
+    def test_commits_that_race_a_close_are_written_or_refused(self, path: str) -> None:
+        def write(db: Connection, started: threading.Barrier, lane: str, acked: list[str]) -> None:
+            started.wait(LIMIT_S)
+            for number in range(1_000):
+                name = f"{lane}-{number}"
+                try:
+                    db.commit(putting(name.encode()))
+                except ClosedError:
+                    return
+                acked.append(name)
+
+        for round_ in range(15):
+            db = connect(path, "c", Options())
+            acked: list[str] = []
+            started = threading.Barrier(5)
+            threads = [
+                threading.Thread(target=write, args=(db, started, f"{round_}-{lane}", acked))
+                for lane in range(4)
+            ]
+            for thread in threads:
+                thread.start()
+            started.wait(LIMIT_S)
+            time.sleep(0.002)
+            db.close()
+            for thread in threads:
+                thread.join(LIMIT_S)
+            again = connect(path, "w", Options())
+            assert {name.encode() for name in acked} <= set(names(again))
+            assert again.writer._gate is None
+            again.close()
+
+
+INTERRUPTED = """
+    import random, signal, sys, threading, time
+    import lgkv
+
+    db = lgkv.open(sys.argv[1])
+    connection, acked, number, interruptions = db._connection, [], 0, 0
+    rnd = random.Random(int(sys.argv[2]))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def settle():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    signal.signal(signal.SIGALRM, interrupt)
+    end = time.monotonic() + float(sys.argv[3])
+    while time.monotonic() < end:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, rnd.random() * 0.003 + 0.00001)
+            for _ in range(50):  # an interruption may be swallowed by code that is called back
+                number += 1
+                db.checkpoints.put("t", {"id": f"{number:08}"})
+                acked.append(number)
+                for _ in range(3):
+                    db.checkpoints.get("t")
+                db.submit(lgkv.writer.Change(lambda batch: None))
+        except (KeyboardInterrupt, RuntimeError):  # the latter: of an interrupted Condition
+            interruptions += 1
+        settle()
+    found = {int(c.id) for c in db.checkpoints.list("t")}
+    assert set(acked) <= found, "acknowledged writes are missing"
+    writer = connection.writer
+    assert not writer._turn.locked() or writer._thread.is_alive()
+    db.submit(lgkv.writer.Change(lambda batch: None)).result(10)
+    db.close()
+    with lgkv.open(sys.argv[1], lock_timeout_s=1) as db:
+        db.checkpoints.put("t", {"id": "last"})
+    print(interruptions)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="setitimer is POSIX's")
+def test_interruption_at_any_moment_leaves_nothing_locked(path: str) -> None:
+    assert int(run_program(INTERRUPTED, path, "1", "2.5")) > 50
