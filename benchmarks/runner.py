@@ -108,6 +108,8 @@ def _empty_series(
         for contestant in contestants:
             backend, measure = contestant.opened.backend, contestant.measures[name]
             reason = measure.missing(backend.lacks)
+            if backend.name in suite.slow and measure.gauge is Gauge.PEAK_BYTES:
+                reason = "slow: tracing its memory takes very long"
             if reason is not None:
                 results.skipped.append((suite.name, name, backend.name, reason))
             else:

@@ -112,7 +112,10 @@ class Checkpoints:
         bases = Bases()
         if parent_id is not None:
             with self._connection.snapshot() as snapshot:
-                bases = reading.bases(snapshot, thread_id, namespace, parent_id, parts.filled)
+                place = reading.place_of(snapshot, thread_id, namespace)
+                bases = reading.bases(
+                    snapshot, place, parent_id, parts.filled, self._values.fetch_base
+                )
         return put_checkpoint(thread_id, namespace, parts, bases, self._values)
 
     def put_writes(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 from lgkv._msgpack import split_array
@@ -19,9 +18,9 @@ from lgkv.checkpoints.thread import ThreadEdit
 from lgkv.checkpoints.types import decode_payload
 from lgkv.checkpoints.values import BaseMovedError, Piece, StoredVersion
 from lgkv.codec import EMPTY, Codec, Payload
-from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, nodes_of, plan_value, replay
+from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, plan_value, replay, with_raw
 from lgkv.connection import Connection
-from lgkv.errors import CorruptionError
+from lgkv.errors import CorruptionError, UnregisteredTypeError
 from lgkv.layout import Table
 from lgkv.snapshot import Snapshot
 
@@ -57,11 +56,11 @@ NOTHING: Final = Planned(Plan(Form.EMPTY))
 class Bases:
     """What a new checkpoint may build on.
 
-    Its thread's number, its parent's versions by channel, and the frame of those.
+    Its thread's number, its parent's versions and values by channel, and the frame of those.
     """
 
     thread: int = 0
-    versions: dict[str, tuple[rec.Version, StoredVersion]] = field(default_factory=dict)
+    versions: dict[str, tuple[rec.Version, Fetched]] = field(default_factory=dict)
     frame: int = 0
 
 
@@ -79,45 +78,50 @@ class ChannelValues:
         planned = {}
         for name, value in new.items():
             version, old = bases.versions.get(name, (None, None))
-            known = None if old is None else self._base(bases.thread, old, value)
-            is_stored = partial(self._is_stored, bases.thread, old)
-            plan = plan_value(value, known, self._codec, is_stored)
+            known = None if old is None else self._base(old)
+            plan = plan_value(value, known, self._codec)
             planned[name] = Planned(plan, known, version)
         return planned
 
-    def _base(self, thread: int, old: StoredVersion, value: Any) -> Base | None:
-        """Return what a value may build on, with the nodes that comparing it needs."""
-        kind = type(value)
+    def fetch_base(
+        self, snapshot: Snapshot, thread: int, old: StoredVersion, value: Any
+    ) -> Fetched | None:
+        """Read what comparing a value with a stored one will need, None if it cannot build on it.
+
+        It is read in the snapshot that the version was found in: later it may be gone.
+        """
         if old.form is Form.OPAQUE:
-            return Base(old.form, old.stamp, old.extents)
+            return Fetched(thread, old, payload=values.stored_payload(snapshot, thread, old))
         if self._codec.models is None:
             return None
-        if old.form is Form.LIST and kind is list:
-            with self._connection.snapshot() as snapshot:
-                fetched = self._fetch_list(snapshot, thread, old, need_decoded=False)
-            nodes: list[Any] = self._complete(fetched)[0] if fetched.pieces else list(fetched.nodes)
-            return Base(old.form, old.stamp, old.extents, nodes)
-        if old.form is Form.DICT and kind is dict:
-            entries = self._shelf.entries(self._owner(thread), old.extents)
-            if entries is None:
-                with self._connection.snapshot() as snapshot:
-                    fetched = self.fetch(snapshot, thread, old)
-                entries = self._entries_of(fetched, self._replay(fetched))
-            return Base(
-                old.form,
-                old.stamp,
-                old.extents,
-                entries=entries,
-                frame_bytes=old.frame_bytes,
-                log_bytes=old.log_bytes,
-            )
+        if old.form is Form.LIST and type(value) is list:
+            return self._fetch_list(snapshot, thread, old, need_decoded=False)
+        if old.form is Form.DICT and type(value) is dict:
+            return self._fetch_dict(snapshot, thread, old, need_decoded=False)
         return None
 
-    def _is_stored(self, thread: int, old: StoredVersion | None, payload: Payload) -> bool:
-        if old is None:
-            return False
-        with self._connection.snapshot() as snapshot:
-            return values.stored_payload(snapshot, thread, old) == payload
+    def _base(self, fetched: Fetched) -> Base | None:
+        """Return what a value may build on, with the nodes that comparing it needs."""
+        old = fetched.stored
+        nodes: list[Any] = fetched.nodes
+        entries = fetched.entries
+        try:
+            if fetched.pieces and old.form is Form.LIST:
+                nodes, _ = self._complete(fetched)
+            if entries is None and old.form is Form.DICT:
+                entries = self._entries_of(fetched, self._replay(fetched))
+        except UnregisteredTypeError:  # nobody needs it rebuilt: the value is stored anew
+            return None
+        return Base(
+            old.form,
+            old.stamp,
+            old.extents,
+            nodes,
+            entries or {},
+            old.frame_bytes,
+            old.log_bytes,
+            fetched.payload,
+        )
 
     @staticmethod
     def store(
@@ -162,12 +166,17 @@ class ChannelValues:
         if stored.form is Form.LIST:
             return self._fetch_list(snapshot, thread, stored, need_decoded=True)
         if stored.form is Form.DICT:
-            entries = self._shelf.entries(self._owner(thread), stored.extents)
-            if entries is not None and all(node.decoded for node in entries.values()):
-                return Fetched(thread, stored, entries=entries)
-            pieces = values.pieces_of(snapshot, thread, stored.extents)
-            return Fetched(thread, stored, pieces=pieces)
+            return self._fetch_dict(snapshot, thread, stored, need_decoded=True)
         return Fetched(thread, stored, payload=values.stored_payload(snapshot, thread, stored))
+
+    def _fetch_dict(
+        self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
+    ) -> Fetched:
+        entries = self._shelf.entries(self._owner(thread), stored.extents)
+        if entries is not None and not has_hole(list(entries.values()), need_decoded):
+            return Fetched(thread, stored, entries=entries)
+        pieces = values.pieces_of(snapshot, thread, stored.extents)
+        return Fetched(thread, stored, pieces=pieces)
 
     def _fetch_list(
         self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
@@ -249,7 +258,9 @@ class ChannelValues:
 
     def _nodes(self, piece: Piece, elements: list[Any]) -> list[Node]:
         models = self._codec.models
-        return [] if models is None else nodes_of(elements, piece.payload, models, decoded=True)
+        if models is None:
+            return []
+        return with_raw([build(e, models, decoded=True) for e in elements], piece.payload[1])
 
     def _replay(self, fetched: Fetched) -> dict[str, Any]:
         log: list[Any] = []

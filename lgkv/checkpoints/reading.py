@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import Bases, Fetched
@@ -47,6 +47,8 @@ _RECENT: Final = bytes((Kind.RECENT,))
 Snapshots = Callable[[], Snapshot]
 Fetch = Callable[[Snapshot, int, StoredVersion], Fetched]
 """Reads what decoding a value will need."""
+FetchBase = Callable[[Snapshot, int, StoredVersion, Any], Fetched | None]
+"""Reads what comparing a new value with a stored one will need, None if they have nothing alike."""
 
 
 class Place(NamedTuple):
@@ -137,22 +139,26 @@ def _value(
 
 
 def bases(
-    snapshot: Snapshot, thread_id: str, namespace: str, parent_id: str, names: Iterable[str]
+    snapshot: Snapshot,
+    place: Place | None,
+    parent_id: str,
+    new: Mapping[str, Any],
+    fetch: FetchBase,
 ) -> Bases:
-    """Return what a new checkpoint may build on: what its parent has of the channels `names`."""
-    place = place_of(snapshot, thread_id, namespace)
+    """Return what a new checkpoint with values `new` may build on: what its parent has."""
     head = None if place is None else read_head(snapshot, place, parent_id, Kind.CHECKPOINT)
     if place is None or head is None:
         return Bases()
     versions, found = dict(head.versions), {}
     numbers = {name: at for at, name in enumerate(channel_names(snapshot, place.thread))}
-    for name in names:
+    for name, value in new.items():
         number = numbers.get(name, -1)
         if number in versions:
             version = versions[number]
             stored = read_version(snapshot, place.thread, place.namespace, number, version)
-            if stored is not None and stored.form in (Form.OPAQUE, Form.LIST, Form.DICT):
-                found[name] = version, stored
+            base = None if stored is None else fetch(snapshot, place.thread, stored, value)
+            if base is not None:
+                found[name] = version, base
     return Bases(place.thread, found, head.frame)
 
 

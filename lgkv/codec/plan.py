@@ -9,14 +9,16 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from lgkv._msgpack import split_array
-from lgkv._shadow import Node, build, matches, node_key, raw_node, run_length, value_key
+from lgkv._shadow import Node, build, matches, raw_node
 from lgkv.codec import EMPTY, Codec, Payload
+from lgkv.codec.runs import Extent, Kept, bounded, is_same, runs_of
 
 __all__ = [
     "Base",
@@ -26,9 +28,9 @@ __all__ = [
     "Kept",
     "Plan",
     "join_arrays",
-    "nodes_of",
     "plan_value",
     "replay",
+    "with_raw",
 ]
 
 INLINE_BYTES: Final = 256
@@ -45,9 +47,6 @@ NO_KEYS: Final = b"\x90"
 LOG_TO_FRAME: Final = 2
 """Patches may take this many times the bytes of their key-frame before a new one is due."""
 
-MAX_EXTENTS: Final = 64
-"""A list in more runs than this is stored again in one."""
-
 MSGPACK: Final = "msgpack"
 
 
@@ -61,21 +60,13 @@ class Form(IntEnum):
     DICT = 4
 
 
-class Extent(NamedTuple):
-    """`size` elements of a chain from element `first` on."""
-
-    chain: int
-    first: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
 class Base:
     """A stored version that a new one may refer to, with what memory holds of it.
 
     `nodes` are those of a list's elements; `entries` those of a dict's values.
-    `frame_bytes` and `log_bytes` are the sizes of a dict's key-frame and
-    of the patches since.
+    `frame_bytes` and `log_bytes` are the sizes of a dict's key-frame and of the patches
+    since. `payload` is an opaque value's.
     """
 
     form: Form
@@ -85,13 +76,7 @@ class Base:
     entries: dict[str, Node] = field(default_factory=dict)
     frame_bytes: int = 0
     log_bytes: int = 0
-
-
-class Kept(NamedTuple):
-    """Elements of the base, by position, that the new version has."""
-
-    first: int
-    size: int
+    payload: Payload = EMPTY
 
 
 class Fresh(NamedTuple):
@@ -115,28 +100,38 @@ class Plan:
     serialized: int = 0
 
 
-def plan_value(
-    value: Any, base: Base | None, codec: Codec, is_stored: Callable[[Payload], bool]
-) -> Plan:
-    """Return how to store `value`, given a stored version of its channel or none.
-
-    `is_stored` tells whether a payload is, byte for byte, the base's.
-    """
-    models = codec.models
-    if models is not None:
-        if type(value) is list and value:
-            plan = _plan_list(value, base, codec, models)
-            if plan is not None:
-                return plan
-        elif type(value) is dict and value:
-            return _plan_dict(value, base, codec, models, is_stored)
-    return _plan_opaque(codec.encode(value), base, is_stored)
+class _OpaqueError(Exception):
+    """A part of a value is not MessagePack, so neither is the value: it is stored whole."""
 
 
-def _plan_opaque(payload: Payload, base: Base | None, is_stored: Callable[[Payload], bool]) -> Plan:
+def plan_value(value: Any, base: Base | None, codec: Codec) -> Plan:
+    """Return how to store `value`, given a stored version of its channel or none."""
+    try:
+        if codec.models is not None and type(value) is list and value:
+            return _plan_list(value, base, codec, codec.models)
+        if codec.models is not None and type(value) is dict and value:
+            return _plan_dict(value, base, codec, codec.models)
+    except _OpaqueError:
+        pass
+    return _plan_opaque(codec.encode(value), base)
+
+
+def _encode(value: Any, codec: Codec) -> bytes:
+    kind, raw = codec.encode(value)
+    if kind != MSGPACK:  # a serialiser may fall back on another form
+        raise _OpaqueError
+    return raw
+
+
+def _dump(element: Any, codec: Codec) -> bytes:
+    """Return what stands for `element` in a serialised list."""
+    return _encode([element], codec)[1:]
+
+
+def _plan_opaque(payload: Payload, base: Base | None) -> Plan:
     if len(payload[1]) <= INLINE_BYTES:
         return Plan(Form.INLINE, inline=payload, serialized=1)
-    if base is not None and base.form is Form.OPAQUE and is_stored(payload):
+    if base is not None and base.form is Form.OPAQUE and base.payload == payload:
         return Plan(Form.OPAQUE, (Kept(0, 1),), serialized=1)
     return Plan(Form.OPAQUE, (Fresh(payload, 1, []),), serialized=1)
 
@@ -144,18 +139,12 @@ def _plan_opaque(payload: Payload, base: Base | None, is_stored: Callable[[Paylo
 # --- lists ---------------------------------------------------------------------------------
 
 
-def _plan_list(
-    values: list[Any], base: Base | None, codec: Codec, models: frozenset[type]
-) -> Plan | None:
-    """Return the plan of a list, or None for a small one that is better opaque."""
-
-    def dump(element: Any) -> bytes:
-        return bytes(split_array(codec.encode([element])[1])[0])
-
-    old = base.nodes if base is not None and base.form is Form.LIST else []
-    runs = _runs(values, old, dump)
-    if len(runs) > MAX_EXTENTS:
-        runs = [values]
+def _plan_list(values: list[Any], base: Base | None, codec: Codec, models: frozenset[type]) -> Plan:
+    """Return the plan of a list."""
+    known = base if base is not None and base.form is Form.LIST else Base(Form.EMPTY, 0)
+    old = known.nodes
+    runs = runs_of(values, old, partial(_dump, codec=codec))
+    runs = bounded(runs, values, known.extents)
     parts = [run if isinstance(run, Kept) else _fresh(run, codec, models) for run in runs]
     if not old and len(parts) == 1:
         only = parts[0]
@@ -166,81 +155,25 @@ def _plan_list(
 
 
 def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
-    payload = codec.encode(elements)
-    return Fresh(payload, len(elements), nodes_of(elements, payload, models, decoded=False))
+    """Return new elements, serialised.
 
-
-def nodes_of(
-    elements: list[Any], payload: Payload, models: frozenset[type], *, decoded: bool
-) -> list[Node]:
-    """Return the nodes of elements and of the payload that they are serialised in together."""
-    made = [build(element, models, decoded=decoded) for element in elements]
-    if None in made:
-        raw = split_array(payload[1])
-        return [raw_node(raw[at]) if node is None else node for at, node in enumerate(made)]
-    return [node for node in made if node is not None]
-
-
-def _runs(values: list[Any], old: list[Node], dump: Any) -> list[Kept | list[Any]]:
-    """Return `values` as runs of `old` and lists of new elements, in order.
-
-    Elements are matched in step with the base; where they fall out of step, an element is
-    looked up by its key, so that trimming, inserting, removing and moving keep what is
-    there. Behind the end of the base all is new.
+    Their nodes are made before and hold afterwards, or are none at all: somebody else may
+    change an element meanwhile, and what memory holds must be what was serialised.
     """
-    runs: list[Kept | list[Any]] = []
-    index: dict[Any, list[int]] | None = None
-    at = position = 0
-    while position < len(values):
-        count = run_length(old, at, values, position, dump)
-        if count:
-            _keep(runs, at, count)
-            at += count
-            position += count
-            continue
-        if index is None and at < len(old):
-            index = _index(old)
-        found = None if index is None else _find(index, old, values[position], dump)
-        if found is not None:
-            at = found
-            continue
-        if runs and isinstance(runs[-1], list):
-            runs[-1].append(values[position])
-        else:
-            runs.append([values[position]])
-        position += 1
-        at += 1
-    return runs
+    made = [build(element, models, decoded=False) for element in elements]
+    raw = _encode(elements, codec)
+    for node, element in zip(made, elements, strict=True):
+        if node is not None and not matches(node, element):
+            return Fresh((MSGPACK, raw), len(elements), [])
+    return Fresh((MSGPACK, raw), len(elements), with_raw(made, raw))
 
 
-def _keep(runs: list[Kept | list[Any]], first: int, count: int) -> None:
-    last = runs[-1] if runs else None
-    if isinstance(last, Kept) and last.first + last.size == first:
-        runs[-1] = Kept(last.first, last.size + count)
-    else:
-        runs.append(Kept(first, count))
-
-
-def _index(nodes: list[Node]) -> dict[Any, list[int]]:
-    index: dict[Any, list[int]] = {}
-    for at, node in enumerate(nodes):
-        index.setdefault(node_key(node), []).append(at)
-    return index
-
-
-_CANDIDATES: Final = 4
-
-
-def _find(index: dict[Any, list[int]], old: list[Node], value: Any, dump: Any) -> int | None:
-    for at in index.get(value_key(value), ())[:_CANDIDATES]:
-        node = old[at]
-        if _is_same(node, value, dump):
-            return at
-    return None
-
-
-def _is_same(node: Node, value: Any, dump: Any) -> bool:
-    return bool(dump(value) == node.raw if node.raw is not None else matches(node, value))
+def with_raw(nodes: list[Node | None], raw: bytes) -> list[Node]:
+    """Return nodes of elements that are serialised together; what has none gets a raw one."""
+    if None in nodes:
+        parts = split_array(raw)
+        return [raw_node(parts[at]) if node is None else node for at, node in enumerate(nodes)]
+    return [node for node in nodes if node is not None]
 
 
 def join_arrays(payloads: Iterable[tuple[bytes, int]]) -> bytes:
@@ -268,63 +201,55 @@ def _header(count: int) -> bytes:
 
 
 def _plan_dict(
-    value: dict[Any, Any],
-    base: Base | None,
-    codec: Codec,
-    models: frozenset[type],
-    is_stored: Callable[[Payload], bool],
+    value: dict[Any, Any], base: Base | None, codec: Codec, models: frozenset[type]
 ) -> Plan:
     """Return the plan of a dict: a patch, a key-frame, or opaque if it is small."""
-
-    def dump(element: Any) -> bytes:
-        return bytes(split_array(codec.encode([element])[1])[0])
-
     named = all(type(key) is str for key in value)
     if named and base is not None and base.form is Form.DICT:
-        patch = _plan_patch(value, base, codec, models, dump)
+        patch = _plan_patch(value, base, codec, models)
         if patch is not None:
             return patch
-    payload = codec.encode(value)
-    if not named or (len(value) < FRAMED_ENTRIES and len(payload[1]) < FRAMED_BYTES):
-        return _plan_opaque(payload, base, is_stored)
-    entries = {key: _entry(element, models, dump) for key, element in value.items()}
-    raw = ONE_FRAME + payload[1] + NO_KEYS
+    if not named or len(value) < FRAMED_ENTRIES:
+        raw = _encode(value, codec)
+        if not named or len(raw) < FRAMED_BYTES:
+            return _plan_opaque((MSGPACK, raw), base)
+    entries = _entries(value, codec, models)
+    raw = _encode(value, codec)
+    held = entries if _still(entries, value, raw) else None
+    raw = ONE_FRAME + raw + NO_KEYS
     frame = Fresh((MSGPACK, raw), 1, [])
-    return Plan(Form.DICT, (frame,), entries=entries, frame_bytes=len(raw), serialized=len(value))
+    return Plan(Form.DICT, (frame,), entries=held, frame_bytes=len(raw), serialized=len(value))
 
 
 def _plan_patch(
-    value: dict[str, Any], base: Base, codec: Codec, models: frozenset[type], dump: Any
+    value: dict[str, Any], base: Base, codec: Codec, models: frozenset[type]
 ) -> Plan | None:
     """Return the plan of a patch on the base, or None if a new key-frame is due."""
-    old = base.entries
-    changed = {}
-    for key, element in value.items():
-        node = old.get(key)
-        if node is None or not (
-            dump(element) == node.raw if node.raw is not None else matches(node, element)
-        ):
-            changed[key] = element
+    old, dump = base.entries, partial(_dump, codec=codec)
+    changed = {
+        key: element
+        for key, element in value.items()
+        if key not in old or not is_same(old[key], element, dump)
+    }
     deleted = [key for key in old if key not in value]
     if not changed and not deleted and list(old) == list(value):
         return _same_dict(base)
     order = [key for key in old if key in value] + [key for key in value if key not in old]
     if order != list(value):
         return None
-    payload = codec.encode([[changed, deleted]])
-    size = len(payload[1])
-    if base.log_bytes + size > LOG_TO_FRAME * base.frame_bytes:
+    new = _entries(changed, codec, models)
+    raw = _encode(changed, codec)
+    entries = {key: new.get(key) or old[key] for key in value} if _still(new, value, raw) else None
+    raw = ONE_FRAME + raw + _encode(deleted, codec)
+    if base.log_bytes + len(raw) > LOG_TO_FRAME * base.frame_bytes:
         return None
-    entries = {
-        key: _entry(value[key], models, dump) if key in changed else old[key] for key in value
-    }
     log = sum(extent.size for extent in base.extents)
     return Plan(
         Form.DICT,
-        (Kept(0, log), Fresh(payload, 1, [])),
+        (Kept(0, log), Fresh((MSGPACK, raw), 1, [])),
         entries=entries,
         frame_bytes=base.frame_bytes,
-        log_bytes=base.log_bytes + size,
+        log_bytes=base.log_bytes + len(raw),
         serialized=len(changed),
     )
 
@@ -341,9 +266,24 @@ def _same_dict(base: Base) -> Plan:
     )
 
 
-def _entry(element: Any, models: frozenset[type], dump: Any) -> Node:
-    node = build(element, models, decoded=False)
-    return raw_node(dump(element)) if node is None else node
+def _entries(value: dict[str, Any], codec: Codec, models: frozenset[type]) -> dict[str, Node]:
+    """Return the nodes of a dict's values."""
+    found = {}
+    for key, element in value.items():
+        node = build(element, models, decoded=False)
+        found[key] = raw_node(_dump(element, codec)) if node is None else node
+    return found
+
+
+def _still(entries: dict[str, Node], value: dict[str, Any], raw: bytes) -> bool:
+    """Whether nodes that were made before a dict was serialised are of what was serialised.
+
+    Somebody else may have changed a value meanwhile: memory then learns nothing.
+    """
+    return all(
+        matches(node, value[key]) if node.raw is None else node.raw in raw
+        for key, node in entries.items()
+    )
 
 
 def replay(log: Iterable[Any]) -> dict[str, Any]:
