@@ -15,8 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar, cast
 
 import lmdb
@@ -64,9 +63,19 @@ class WriterFigures:
     wait_seconds: float = 0.0
 
 
+def _taken_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(slots=True)
 class _Pending:
-    """A change and what becomes of it, which its future is told once every lock is released."""
+    """A change and what becomes of it, which its caller is told once every lock is released.
+
+    Without a future the caller waits for `ended`: a plain lock, unlike a future's own, is
+    never left behind taken by a KeyboardInterrupt.
+    """
 
     change: Change[Any]
     future: Future[Any] | None = None
@@ -74,12 +83,21 @@ class _Pending:
     result: Any = None
     error: BaseException | None = None
     decided: bool = False
+    claim: threading.Lock = field(default_factory=threading.Lock)
+    ended: threading.Lock = field(default_factory=_taken_lock)
 
     def start(self) -> bool:
         """Whether the caller still wants it; from here on it cannot be cancelled."""
-        if self.wanted is None:  # a future may be asked once only
-            self.wanted = self.future is None or self.future.set_running_or_notify_cancel()
+        if self.wanted is None:  # it can be found out once only
+            if self.future is None:
+                self.wanted = self.claim.acquire(blocking=False)
+            else:
+                self.wanted = self.future.set_running_or_notify_cancel()
         return self.wanted
+
+    def give_up(self) -> bool:
+        """Cancel it, unless it has started; return whether that was so."""
+        return self.claim.acquire(blocking=False)
 
     def succeed(self, result: Any) -> None:
         self.result, self.decided = result, True
@@ -99,8 +117,10 @@ class _Pending:
             del error  # else it would keep itself alive
 
     def end(self) -> None:
-        """End the future; what its callbacks do is the caller's own affair."""
-        if self.start() and self.future is not None:
+        """Tell the caller; what the callbacks of a future do is the caller's own affair."""
+        if self.future is None:
+            self.ended.release()
+        elif self.start():
             if self.error is not None:
                 self.future.set_exception(self.error)
             else:
@@ -117,7 +137,8 @@ class Writer:
 
     def _reset(self) -> None:
         self._turn = threading.Lock()
-        self._arrived = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # by `with` only, as `_turn`
+        self._arrived = threading.Condition(self._lock)
         self._queue: deque[_Pending] = deque()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -132,25 +153,30 @@ class Writer:
             WriteLockTimeoutError: Others wrote for longer than `lock_timeout_s`.
         """
         self._check()
+        pending = _Pending(change)
         if not self._queue and not self._turn.locked():
-            pending = _Pending(change)
             with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
                 self._check_open()
                 self._commit_all([pending])
-            return cast("T", pending.outcome())
-        return self._wait(self.submit(change))
+        else:
+            self._enqueue(pending)
+            self._wait(pending)
+        return cast("T", pending.outcome())
 
     def submit(self, change: Change[T]) -> Future[T]:
         """Queue `change`; the future is done once it is durable, or has failed."""
         self._check()
         future: Future[T] = Future()
-        with self._arrived:
+        self._enqueue(_Pending(change, future))
+        return future
+
+    def _enqueue(self, pending: _Pending) -> None:
+        with self._lock:
             self._check_open()
             if self._thread is None:
                 self._thread = self._start_thread()
-            self._queue.append(_Pending(change, future))
+            self._queue.append(pending)
             self._arrived.notify()
-        return future
 
     def _start_thread(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name="lgkv-writer", daemon=True)
@@ -160,17 +186,21 @@ class Writer:
             raise StorageError(f"{self._env.path!r}: the writer thread: {error}") from error
         return thread
 
-    def _wait(self, future: Future[T]) -> T:
+    def _wait(self, pending: _Pending) -> None:
         limit = self._env.options.lock_timeout_s
         try:
-            return future.result(min(limit, threading.TIMEOUT_MAX))
-        except FutureTimeoutError:
-            if not future.cancel():
-                return future.result()  # it is being committed: it ends with the commit
-            raise WriteLockTimeoutError(
-                f"the write lock of {self._env.path!r} was not free within {limit:g} s: "
-                "open with a larger lock_timeout_s"
-            ) from None
+            if pending.ended.acquire(timeout=min(limit, threading.TIMEOUT_MAX)):
+                return
+        except BaseException:
+            pending.give_up()
+            raise
+        if not pending.give_up():
+            pending.ended.acquire()  # it is being committed: it ends with the commit
+            return
+        raise WriteLockTimeoutError(
+            f"the write lock of {self._env.path!r} was not free within {limit:g} s: "
+            "open with a larger lock_timeout_s"
+        )
 
     def _check(self) -> None:
         if self._env.options.read_only:
@@ -187,7 +217,7 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            with self._arrived:
+            with self._lock:
                 while not self._queue and not self._closed:
                     self._arrived.wait()
                 if not self._queue:
@@ -200,13 +230,13 @@ class Writer:
                     batch.pop(0).end()
 
     def _take(self) -> list[_Pending]:
-        with self._arrived:
+        with self._lock:
             count = min(len(self._queue), BATCH_CHANGES)
             return [self._queue.popleft() for _ in range(count)]
 
     def close(self) -> None:
         """Commit what is queued and stop."""
-        with self._arrived:
+        with self._lock:
             self._closed = True
             self._arrived.notify_all()
         if self._thread is not None:
@@ -220,7 +250,7 @@ class Writer:
 
     def close_if_idle(self) -> bool:
         """Stop if that needs no waiting; return whether it did."""
-        if not self._arrived.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             if self._queue or not self._turn.acquire(blocking=False):
@@ -232,7 +262,7 @@ class Writer:
             finally:
                 self._turn.release()
         finally:
-            self._arrived.release()
+            self._lock.release()
         return True
 
     def _close_gate(self) -> None:
@@ -313,12 +343,18 @@ class Writer:
             txn.abort()  # unless it was committed; at once, for it holds LMDB's lock
         self.figures.changes += len(done)
         self.figures.failed_changes += len(failed)
+        self._decide(done, failed)
+
+    def _decide(
+        self, done: list[tuple[_Pending, Any]], failed: list[tuple[_Pending, BaseException]]
+    ) -> None:
         for pending, result in done:
             if pending.change.committed is not None:
                 pending.change.committed(result)
             pending.succeed(result)
         for pending, reason in failed:
             pending.fail(self._ours(reason))
+        failed.clear()  # else an error would keep itself alive, by the frames that it holds
 
     def _apply(self, batch: Batch, change: Change[T], *, alone: bool) -> T:
         if alone:  # the whole transaction is the change's own, and is aborted with it
