@@ -40,6 +40,7 @@ from tests.processes import run_program
 
 K = b"\x99"  # a kind that lgkv does not use
 LIMIT_S = 20
+PLAIN = Options(compression=False)  # so that sizes are what they seem
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def db(path: str) -> Iterator[Connection]:
-    connection = connect(path, "c", Options())
+    connection = connect(path, "c", PLAIN)
     yield connection
     connection.close()
 
@@ -155,7 +156,7 @@ class TestBatch:
     def test_record_put_again_in_one_commit_leaves_a_sound_file(
         self, path: str, sizes: tuple[int, ...]
     ) -> None:
-        db = connect(path, "c", Options())
+        db = connect(path, "c", PLAIN)
         together(db, *(putting(b"same", bytes(size)) for size in sizes))
         db.close()
         assert structural_damage(path) == []
@@ -220,7 +221,7 @@ class TestCommit:
             gc.enable()
 
     def test_read_only_handle_writes_nothing(self, path: str) -> None:
-        connect(path, "c", Options()).close()
+        connect(path, "c", PLAIN).close()
         before = Path(path).read_bytes()
         db = connect(path, "r", Options(read_only=True))
         for run in (db.commit, db.submit):
@@ -298,7 +299,7 @@ class TestBatches:
         assert len(names(db)) == 20
 
     def test_full_map_fails_the_batch_whole_and_the_next_one_fits(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        db = connect(path, "c", Options(map_size_bytes=1 << 20, compression=False))
         results = together(db, putting(b"a"), putting(b"large", bytes(4 << 20)), putting(b"b"))
         assert [type(result) for result in results] == [MapFullError] * 3
         assert (names(db), state(db)) == ([], State())
@@ -315,7 +316,7 @@ class TestBatches:
         assert names(db) == [b"0", b"2"]
 
     def test_cancelled_change_beside_a_failing_commit_harms_nobody(self, path: str) -> None:
-        db = connect(path, "c", Options(map_size_bytes=1 << 20))
+        db = connect(path, "c", Options(map_size_bytes=1 << 20, compression=False))
         with queueing(db):
             cancelled = db.submit(putting(b"a"))
             failed = db.submit(putting(b"large", bytes(4 << 20)))
@@ -382,7 +383,7 @@ class TestFailedCommit:
     def test_failed_commit_closes_the_file_to_every_handle(
         self, path: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
-        db, other = connect(path, "c", Options()), connect(path, "c", Options())
+        db, other = connect(path, "c", PLAIN), connect(path, "c", PLAIN)
         db.commit(putting(b"before"))
         with commit_failing(monkeypatch, error):
             with pytest.raises(CommitFailedError, match="open it again") as caught:
@@ -397,7 +398,7 @@ class TestFailedCommit:
                 use()
         db.close()
         other.close()
-        again = connect(path, "w", Options())
+        again = connect(path, "w", PLAIN)
         assert names(again) == [b"before"]
         again.commit(putting(b"after"))
         again.close()
@@ -406,7 +407,7 @@ class TestFailedCommit:
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writer, "BATCH_CHANGES", 2)
-        db = connect(path, "c", Options())
+        db = connect(path, "c", PLAIN)
         with commit_failing(monkeypatch, lmdb.DiskError("gone")):
             results = together(db, *(putting(b"%d" % number) for number in range(5)))
         assert [type(result) for result in results] == [CommitFailedError] * 5
@@ -591,11 +592,11 @@ class TestThreads:
 
 class TestClosing:
     def test_close_commits_what_is_queued(self, path: str) -> None:
-        db = connect(path, "c", Options())
+        db = connect(path, "c", PLAIN)
         futures = [db.submit(putting(b"%03d" % number)) for number in range(200)]
         db.close()
         assert all(future.done() and future.exception() is None for future in futures)
-        again = connect(path, "w", Options())
+        again = connect(path, "w", PLAIN)
         assert len(names(again)) == 200
         again.close()
 
@@ -619,7 +620,7 @@ class TestClosing:
                 acked.append(name)
 
         for round_ in range(15):
-            db = connect(path, "c", Options())
+            db = connect(path, "c", PLAIN)
             acked: list[str] = []
             started = threading.Barrier(5)
             threads = [
@@ -633,7 +634,7 @@ class TestClosing:
             db.close()
             for thread in threads:
                 thread.join(LIMIT_S)
-            again = connect(path, "w", Options())
+            again = connect(path, "w", PLAIN)
             assert {name.encode() for name in acked} <= set(names(again))
             assert again.writer._gate is None
             again.close()
