@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from lgkv.codec import Payload
+from lgkv.codec import PLAIN_TYPE, Payload
 from lgkv.connection import Connection
 from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.expiry import due, is_past, move_deadline, now_us, ttl_us
@@ -21,13 +21,10 @@ from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields, 
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch, Change
 
-__all__ = ["PLAIN", "Cache", "FullKey"]
+__all__ = ["Cache", "FullKey"]
 
 FullKey = tuple[tuple[str, ...], str]
 """A namespace and a key in it."""
-
-PLAIN: Final = "plain"
-"""The type of what `Cache.set` stores: plain data as CBOR."""
 
 SWEEP_ENTRIES: Final = 64
 """The most expired entries that a write deletes beside its own work."""
@@ -57,7 +54,7 @@ class Cache:
         if payload is None:
             return None
         kind, raw = payload
-        if kind != PLAIN:
+        if kind != PLAIN_TYPE:
             raise InvalidInputError(
                 f"the entry holds {kind!r}, not plain data: read it through LgkvCache"
             )
@@ -68,7 +65,7 @@ class Cache:
     ) -> None:
         """Store plain data, which ends after `ttl_seconds`, or never."""
         full_key = _check_key((namespace, key))
-        self.set_many({full_key: ((PLAIN, encode_plain(value)), ttl_seconds)})
+        self.set_many({full_key: ((PLAIN_TYPE, encode_plain(value)), ttl_seconds)})
 
     def delete(self, namespace: tuple[str, ...], key: str) -> None:
         """Delete an entry, if it is there."""

@@ -159,7 +159,9 @@ class Database:
         target = os.path.abspath(os.fspath(path))
         if os.path.isdir(target):
             raise InvalidInputError(f"{target!r} is a directory: name a file inside it")
-        if os.path.lexists(target) and (not overwrite or self._connection.is_open_here(target)):
+        if self._connection.is_open_here(target):
+            raise InvalidInputError(f"{target!r} is open in this process: name another file")
+        if os.path.lexists(target) and not overwrite:
             raise InvalidInputError(f"{target!r} exists: pass overwrite=True, or name another file")
         temporary = temporary_beside(target)
         try:

@@ -108,5 +108,5 @@ class UnregisteredTypeError(InvalidInputError):
         super().__init__(
             f"the stored value is of the unregistered type {self.type_name}, which is not rebuilt: "
             f"name it in the graph's state schema, or allow it with "
-            f"LgkvSaver(db, allowed_types=[({module!r}, {name!r})])"
+            f"LgkvSaver(db, allowed_types=[({module!r}, {name!r})]), or LgkvCache alike"
         )

@@ -306,7 +306,14 @@ def _encode_datetime(encoder: Any, value: datetime.datetime) -> None:
     )
 
 
-_ENCODERS: Final[dict[type, Any]] = {datetime.datetime: _encode_datetime}
+def _encode_view(encoder: Any, value: memoryview) -> None:
+    encoder.encode(bytes(value))
+
+
+_ENCODERS: Final[dict[type, Any]] = {
+    datetime.datetime: _encode_datetime,
+    memoryview: _encode_view,  # cbor2 would make a list of it
+}
 
 
 def _encode_other(encoder: Any, value: Any) -> None:

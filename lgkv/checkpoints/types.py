@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from lgkv.codec import Codec, Payload
+from lgkv.codec import PLAIN_TYPE, Codec, Payload
 from lgkv.errors import InvalidInputError
 from lgkv.layout import decode_plain, encode_plain
 
@@ -18,9 +18,6 @@ __all__ = [
     "ThreadInfo",
     "decode_payload",
 ]
-
-PLAIN_TYPE: Final = "+cbor"
-"""The type tag of plain data; no serialiser's tag begins with a plus sign."""
 
 DecodedWrites = list[tuple[str, str, Any]]
 """Pending writes as (task id, channel, value)."""

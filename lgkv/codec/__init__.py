@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Final, Protocol
 
-__all__ = ["EMPTY", "Codec", "Payload"]
+__all__ = ["EMPTY", "PLAIN_TYPE", "Codec", "Payload"]
 
 Payload = tuple[str, bytes]
 """A type tag and the bytes: what a LangGraph serialiser's `dumps_typed` gives."""
+
+PLAIN_TYPE: Final = "+cbor"
+"""The type tag of plain data; no serialiser's tag begins with a plus sign."""
 
 EMPTY: Final[Payload] = ("empty", b"")
 """Marks a version at which a channel holds nothing."""

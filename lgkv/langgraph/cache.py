@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace, ValueT
@@ -12,7 +12,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from lgkv.codec import Payload
 from lgkv.database import Database
 from lgkv.langgraph._opening import Opening
-from lgkv.langgraph.serde import SerdeCodec, StrictSerializer
+from lgkv.langgraph.serde import AllowedType, SerdeCodec, StrictSerializer
 
 __all__ = ["LgkvCache"]
 
@@ -20,11 +20,18 @@ __all__ = ["LgkvCache"]
 class LgkvCache(Opening, BaseCache[ValueT]):
     """A LangGraph node cache on an lgkv file; times to live are in seconds.
 
-    `serde` replaces the serialiser; the default is strict, and runs no code of the file.
+    `serde` replaces the serialiser; the default is strict, runs no code of the file, and
+    rebuilds common types and `allowed_types` (classes, or pairs of module and name).
     """
 
-    def __init__(self, db: Database, *, serde: SerializerProtocol | None = None) -> None:
-        super().__init__(serde=serde or StrictSerializer())
+    def __init__(
+        self,
+        db: Database,
+        *,
+        serde: SerializerProtocol | None = None,
+        allowed_types: Iterable[AllowedType] = (),
+    ) -> None:
+        super().__init__(serde=serde or StrictSerializer(allowed_types))
         self._db = db
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
