@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -72,9 +73,34 @@ FILTERS = st.sampled_from(
 WAYS = st.sampled_from(["own", "own", "second handle", "second process", "event loop"])
 
 
+SUPERSTEP: Any = {
+    "way": WAYS,
+    "thread": THREADS,
+    "ns": NAMESPACES,
+    "tasks": TASKS,
+    "ids": st.tuples(IDS, IDS),
+    "change": st.tuples(
+        st.sampled_from(["append", "append", "trim", "edit", "set", "replace"]),
+        st.integers(0, 3),
+        VALUES,
+    ),
+}
+
+
 def place(found: CheckpointTuple) -> list[tuple[str, str]]:
     """Return where a checkpoint lies, to sort by."""
     return sorted(found.config["configurable"].items())
+
+
+def changed(value: Any, how: str, at: int, new: Any) -> Any:
+    """Return a value as a node makes it from the one before."""
+    if how == "set":
+        return {**(value if isinstance(value, dict) else {}), f"key{at}": new}
+    if not isinstance(value, list) or how == "replace":
+        return [new, HumanMessage(f"{at}", id=f"{at}")]
+    if how == "append":
+        return [*value, *[HumanMessage(f"{new}", id=f"{at}"), new][: at + 1]]
+    return value[at:] if how == "trim" else [*value[:at], new, *value[at + 1 :]]
 
 
 class Memory(InMemorySaver):
@@ -227,34 +253,40 @@ class SaverMachine(RuleBasedStateMachine):
             self.model.put_writes(config, writes, task, path)
 
     def superstep(
-        self, *, way: str, thread: str, ns: str, tasks: list[Any], child: str, value: Any
+        self, *, way: str, thread: str, ns: str, tasks: list[Any], ids: tuple[str, str], change: Any
     ) -> None:
-        """Tasks write at the newest checkpoint, then its child is stored, as in a run."""
-        newest = self.model.get_tuple(config_of(thread, ns))
-        parent = None if newest is None else id_of(newest.config)
-        if parent is not None:
-            self.put_writes(way=way, thread=thread, ns=ns, checkpoint_id=parent, tasks=tasks)
-        versions = {} if newest is None else newest.checkpoint["channel_versions"]
+        """Tasks write at a checkpoint, and its child changes a value, as in a run or a fork."""
+        parent, child = ids
+        found = self.model.get_tuple(config_of(thread, ns, parent)) or self.model.get_tuple(
+            config_of(thread, ns)
+        )
+        versions: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        parent_id = None
+        if found is not None:
+            parent_id = id_of(found.config)
+            self.put_writes(way=way, thread=thread, ns=ns, checkpoint_id=parent_id, tasks=tasks)
+            versions, values = (
+                found.checkpoint["channel_versions"],
+                found.checkpoint["channel_values"],
+            )
         channels = {name: (version, None, "k") for name, version in versions.items()}
-        channels["a"] = (LgkvSaver(self.db).get_next_version(None, None), value, "n")
-        metadata = {"source": "loop", "step": 0, "run_id": "r1"}
+        for name in ("a", "messages"):
+            following = LgkvSaver(self.db).get_next_version(versions.get(name), None)
+            channels[name] = (following, changed(values.get(name), *change), "n")
         self.put(
             way=way,
             thread=thread,
             ns=ns,
             checkpoint_id=child,
-            parent=parent,
+            parent=parent_id,
             channels=channels,
-            metadata=metadata,
+            metadata={"source": "loop", "step": 0, "run_id": "r1"},
         )
 
     # twice, to come up more often than what deletes
-    one_superstep = rule(
-        way=WAYS, thread=THREADS, ns=NAMESPACES, tasks=TASKS, child=IDS, value=VALUES
-    )(superstep)
-    next_superstep = rule(
-        way=WAYS, thread=THREADS, ns=NAMESPACES, tasks=TASKS, child=IDS, value=VALUES
-    )(superstep)
+    one_superstep = rule(**SUPERSTEP)(superstep)
+    next_superstep = rule(**SUPERSTEP)(superstep)
 
     @rule(way=WAYS, thread=THREADS)
     def delete_thread(self, way: str, thread: str) -> None:
@@ -367,4 +399,9 @@ class SaverMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(600)  # finding the shortest counterexample takes a while
 def test_saver_does_what_the_memory_saver_does(second_process: SecondProcess) -> None:
     SaverMachine.process = second_process
-    run_state_machine_as_test(SaverMachine, settings=settings(stateful_step_count=40))
+    run_state_machine_as_test(
+        SaverMachine,
+        settings=settings(
+            max_examples=settings.default.max_examples * 2 // 3, stateful_step_count=40
+        ),
+    )
