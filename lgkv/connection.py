@@ -247,4 +247,4 @@ def connect(path: str | os.PathLike[str], mode: str, options: Options) -> Connec
         raise InvalidInputError(
             f"map_size_bytes is {options.map_size_bytes!r}: give at least 1048576"
         )
-    return Connection(_registry.acquire(os.path.abspath(os.fspath(path)), mode, options))
+    return Connection(_registry.acquire(os.path.abspath(os.fsdecode(path)), mode, options))
