@@ -1,0 +1,54 @@
+"""A process that writes and tells what was acknowledged, to be killed at any time.
+
+    python -m tests.crash.worker PATH LANE [COUNT] [wrong=early|unsynced]
+
+It prints `TRY lane:step` before a call and `ACK lane:step` once the call has returned, and
+goes on from what the file holds. `wrong` makes it a worker that a checker must catch: one
+that acknowledges too early, or one that does not wait for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import lmdb
+
+import lgkv
+from tests.crash.workload import last_step, take_step
+
+__all__ = ["main"]
+
+EARLY_S = 0.02
+
+
+def tell(word: str, lane: int, number: int) -> None:
+    os.write(1, f"{word} {lane}:{number}\n".encode())
+
+
+def work(db: lgkv.Database, lane: int, count: int, *, early: bool) -> None:
+    last = last_step(db, lane)
+    if last is None:
+        raise SystemExit(f"lane {lane} is not whole")
+    for number in range(last + 1, last + 1 + count):
+        tell("TRY", lane, number)
+        if early:
+            tell("ACK", lane, number)
+            time.sleep(EARLY_S)
+        take_step(db, lane, number)
+        if not early:
+            tell("ACK", lane, number)
+
+
+def main(path: str, lane: str, *rest: str) -> None:
+    count = next((int(each) for each in rest if each.isdecimal()), sys.maxsize)
+    if "wrong=unsynced" in rest:
+        real = lmdb.open
+        lmdb.open = lambda *given, **options: real(*given, **options | {"sync": False})
+    with lgkv.open(path, map_size_bytes=1 << 28) as db:
+        work(db, int(lane), count, early="wrong=early" in rest)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
