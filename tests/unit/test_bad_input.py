@@ -1,0 +1,319 @@
+"""Bad input gets an error that names the value and the remedy, and nothing is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.store.base import InvalidNamespaceError, PutOp, SearchOp
+
+import lgkv
+from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore
+
+HOTEL = {"name": "Astoria"}
+
+
+def embed(texts: list[str]) -> list[list[float]]:
+    return [[float(len(text)), 1.0, 0.0] for text in texts]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "agent.lgkv")
+
+
+@pytest.fixture
+def db(path: str) -> Iterator[lgkv.Database]:
+    with lgkv.open(path) as opened:
+        yield opened
+
+
+@contextmanager
+def nothing_written(db: lgkv.Database) -> Iterator[None]:
+    """Hold that no commit was made and no record came or went."""
+    before = db.stats()
+    yield
+    after = db.stats()
+    assert (after.last_commit, after.records) == (before.last_commit, before.records)
+
+
+# --- opening -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "a"}, r"unknown mode 'a'.*'c'.*'w'.*'r'"),
+        ({"mode": ""}, "unknown mode ''"),
+        ({"durability": "none"}, "unknown durability 'none'.*'full'.*'interval'"),
+        ({"interval_ms": 0}, "interval_ms is 0.*milliseconds"),
+        ({"map_size_bytes": 10}, "map_size_bytes is 10.*1048576"),
+        ({"lock_timeout_s": -1}, "lock_timeout_s is -1.*seconds"),
+    ],
+)
+def test_unusable_option_is_named_and_no_file_is_made(
+    path: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match=message):
+        lgkv.open(path, **options)
+    assert os.listdir(os.path.dirname(path)) == []
+
+
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_missing_file_is_named_with_the_mode_that_makes_one(path: str, mode: str) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match=r"no file.*agent\.lgkv.*mode='c'"):
+        lgkv.open(path, mode=mode)
+    assert not os.path.exists(path)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match=r"no folder.*create it first"):
+        lgkv.open(tmp_path / "none" / "agent.lgkv")
+
+
+@pytest.mark.parametrize("mode", ["c", "w", "r"])
+def test_directory_is_no_file(tmp_path: Path, mode: str) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match="is a directory: name a file inside it"):
+        lgkv.open(tmp_path, mode=mode)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("mode", ["c", "w", "r"])
+def test_empty_file_is_damage_and_stays_empty(path: str, mode: str) -> None:
+    Path(path).touch()
+    with pytest.raises(lgkv.CorruptionError, match="the file is empty; delete it"):
+        lgkv.open(path, mode=mode)
+    assert os.path.getsize(path) == 0
+    assert os.listdir(os.path.dirname(path)) == ["agent.lgkv"]
+
+
+def foreign_text(path: str) -> None:
+    Path(path).write_text("dear diary\n" * 1000, encoding="utf-8")
+
+
+def foreign_database(path: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("create table t (x)")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("make", [foreign_text, foreign_database])
+@pytest.mark.parametrize("mode", ["c", "w", "r"])
+def test_foreign_file_is_refused_and_stays_as_it_is(
+    path: str, mode: str, make: Callable[[str], None]
+) -> None:
+    make(path)
+    before = Path(path).read_bytes()
+    with pytest.raises(lgkv.InvalidInputError, match=r"is not an lgkv file.*name another"):
+        lgkv.open(path, mode=mode)
+    assert Path(path).read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_folder_that_cannot_be_written_is_named(
+    path: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("lgkv.env.os.open", refuse)
+    with pytest.raises(lgkv.ReadOnlyError, match=r"folder of .*agent\.lgkv"):
+        lgkv.open(path)
+    monkeypatch.undo()
+    assert os.listdir(os.path.dirname(path)) == []
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="whoever runs this may write everywhere"
+)
+def test_read_only_folder_is_refused_for_real(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(lgkv.ReadOnlyError, match="not writable"):
+        lgkv.open(folder / "agent.lgkv")
+
+
+@pytest.mark.parametrize("make", [LgkvSaver, LgkvStore, LgkvCache])
+def test_memory_is_no_path(make: Any) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match="give a path instead of ':memory:'"):
+        make.from_conn_string(":memory:")
+
+
+def test_unknown_option_of_a_class_leaves_no_file_open(path: str) -> None:
+    with pytest.raises(TypeError, match="colour"):
+        LgkvSaver.from_conn_string(path, colour="red")
+    lgkv.open(path, cache_bytes=1).close()  # other options: nobody else has it open
+
+
+# --- checkpoints ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ({}, "checkpoint_id is None: give a str"),
+        ({"id": 7}, "checkpoint_id is 7: give a str"),
+        ({"id": "1", "channel_versions": {"a": None}}, "channel 'a' has the version None"),
+        ({"id": "1", "channel_versions": {3: 1}}, "channel 3 has the version 1"),
+        (
+            {"id": "1", "channel_values": {"a": object()}, "channel_versions": {"a": 1}},
+            "value of type object cannot be stored",
+        ),
+        ({"id": "1", "ts": object()}, "value of type dict cannot be stored.*builtins.object"),
+    ],
+)
+def test_checkpoint_that_cannot_be_stored_is_named(
+    db: lgkv.Database, checkpoint: dict[str, Any], message: str
+) -> None:
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match=message):
+        db.checkpoints.put("t", checkpoint)
+
+
+def test_value_that_the_serialiser_cannot_encode_is_named(db: lgkv.Database) -> None:
+    saver = LgkvSaver(db)
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    checkpoint: Any = {
+        "v": 4,
+        "id": "1",
+        "channel_values": {"a": [open]},
+        "channel_versions": {"a": 1},
+    }
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match="cannot be stored"):
+        saver.put(config, checkpoint, {}, {"a": 1})
+    config["configurable"]["checkpoint_id"] = "1"
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match="cannot be stored"):
+        saver.put_writes(config, [("a", 1), ("a", open)], "task")
+
+
+def test_config_without_a_thread_is_named(db: lgkv.Database) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match="no 'thread_id'"):
+        LgkvSaver(db).get_tuple({"configurable": {}})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "all"}, "unknown strategy 'all'.*'keep_latest'.*'delete'"),
+        ({"keep_last": 0}, "keep_last is 0.*1 or more"),
+        ({"strategy": "delete", "keep_last": 2}, "drop keep_last"),
+    ],
+)
+def test_contradicting_prune_is_named(
+    db: lgkv.Database, options: dict[str, Any], message: str
+) -> None:
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match=message):
+        db.checkpoints.prune(["t"], **options)
+
+
+def test_one_id_is_no_list_of_ids(db: lgkv.Database) -> None:
+    with pytest.raises(lgkv.InvalidInputError, match=r"thread_ids is the str 'abc'.*list"):
+        db.checkpoints.prune("abc")
+    with pytest.raises(lgkv.InvalidInputError, match=r"run_ids is the str 'abc'.*list"):
+        db.checkpoints.delete_runs("abc")
+
+
+@pytest.mark.parametrize("filter_", [{"a": {"$near": 1}}, {"$or": 3}, {"a": {"$in": 5}}])
+def test_filter_that_is_none_is_refused_though_nothing_would_match(
+    db: lgkv.Database, filter_: dict[str, Any]
+) -> None:
+    with pytest.raises(lgkv.FilterError):
+        db.checkpoints.list(filter=filter_)
+    with pytest.raises(lgkv.FilterError):
+        db.memory.search((), filter=filter_)
+    with pytest.raises(lgkv.FilterError):
+        db.threads(filter=filter_)
+    with pytest.raises(lgkv.FilterError):
+        LgkvStore(db).search(("a",), filter=filter_)
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("namespace", [[], ["a"], "abc", (), ("a", ""), ("a", 1), None])
+def test_namespace_that_is_none_is_refused(db: lgkv.Database, namespace: Any) -> None:
+    store = LgkvStore(db)
+    with nothing_written(db), pytest.raises((lgkv.InvalidInputError, InvalidNamespaceError)):
+        store.batch([PutOp(namespace, "k", HOTEL)])
+    with nothing_written(db), pytest.raises((lgkv.InvalidInputError, InvalidNamespaceError)):
+        store.put(namespace, "k", HOTEL)
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError):
+        db.memory.put(namespace, "k", HOTEL)
+
+
+def test_one_bad_operation_of_a_batch_writes_none_of_it(db: lgkv.Database) -> None:
+    store = LgkvStore(db)
+    ops = [PutOp(("a",), "k", HOTEL), PutOp(("b",), "k", {"x": object()})]
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match="cannot be stored"):
+        store.batch(ops)
+
+
+@pytest.mark.parametrize("value", [{"x": object()}, {"x": "\ud800"}, {1: 2}, [1], "text"])
+def test_value_that_is_no_mapping_of_plain_data_is_refused(db: lgkv.Database, value: Any) -> None:
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError):
+        db.memory.put(("a",), "k", value)
+
+
+def test_value_that_holds_itself_is_refused(db: lgkv.Database) -> None:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match="holds itself"):
+        db.memory.put(("a",), "k", value)
+
+
+@pytest.mark.parametrize("vector", [[1.0, float("nan")], [float("inf"), 1.0], [[[1.0]]]])
+def test_vector_that_is_none_is_refused(db: lgkv.Database, vector: Any) -> None:
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError):
+        db.memory.put(("a",), "k", HOTEL, vectors=vector)
+    with pytest.raises(lgkv.InvalidInputError):
+        db.memory.search(("a",), vector=vector)
+
+
+def test_vectors_of_other_dimensions_are_refused(db: lgkv.Database) -> None:
+    db.memory.put(("a",), "k", HOTEL, vectors=[1.0, 2.0])
+    with (
+        nothing_written(db),
+        pytest.raises(lgkv.DimensionMismatchError, match="3 dimensions, the index 2") as caught,
+    ):
+        db.memory.put(("a",), "other", HOTEL, vectors=[1.0, 2.0, 3.0])
+    assert (caught.value.found, caught.value.expected) == (3, 2)
+
+
+def test_embedding_of_other_dimensions_writes_nothing(db: lgkv.Database) -> None:
+    store = LgkvStore(db, index={"embed": embed, "dims": 4})
+    with nothing_written(db), pytest.raises(lgkv.DimensionMismatchError):
+        store.put(("a",), "k", HOTEL)
+    with pytest.raises(lgkv.DimensionMismatchError):
+        store.search(("a",), query="where?")
+
+
+def test_embedding_with_a_number_that_is_none_writes_nothing(db: lgkv.Database) -> None:
+    def broken(texts: list[str]) -> list[list[float]]:
+        return [[float("nan"), 1.0, 0.0] for _ in texts]
+
+    store = LgkvStore(db, index={"embed": broken, "dims": 3})
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError):
+        store.put(("a",), "k", HOTEL)
+
+
+@pytest.mark.parametrize("page", [{"limit": -1}, {"offset": -1}])
+def test_negative_page_is_refused(db: lgkv.Database, page: dict[str, int]) -> None:
+    with pytest.raises(lgkv.InvalidInputError):
+        LgkvStore(db).batch([SearchOp(("a",), **page)])
+
+
+def test_writing_to_what_was_opened_for_reading_is_refused(path: str) -> None:
+    lgkv.open(path).close()
+    with lgkv.open(path, mode="r") as db:
+        with pytest.raises(lgkv.ReadOnlyError, match=r"mode='r'.*mode='w'"):
+            db.memory.put(("a",), "k", HOTEL)
+        with pytest.raises(lgkv.ReadOnlyError):
+            db.cache.set(("a",), "k", 1)
+        assert db.memory.get(("a",), "k") is None
