@@ -45,7 +45,7 @@ def main(path: str, lane: str, *rest: str) -> None:
     count = next((int(each) for each in rest if each.isdecimal()), sys.maxsize)
     if "wrong=unsynced" in rest:
         real = lmdb.open
-        lmdb.open = lambda *given, **options: real(*given, **options | {"sync": False})
+        vars(lmdb)["open"] = lambda *given, **options: real(*given, **options | {"sync": False})
     with lgkv.open(path, map_size_bytes=1 << 28) as db:
         work(db, int(lane), count, early="wrong=early" in rest)
 

@@ -126,7 +126,7 @@ def put(
         "updated_channels": None,
     }
     made: Any = {"source": "loop", "step": number, "run_id": f"run {number // 10}"}
-    new = {name: all_versions[name] for name, step in versions.items() if step == number}
+    new: Any = {name: all_versions[name] for name, step in versions.items() if step == number}
     return saver.put(config, checkpoint, made | dict(metadata or {}), new)
 
 
@@ -233,7 +233,7 @@ def memory(db: lgkv.Database) -> None:
 def cache(db: lgkv.Database) -> None:
     db.cache.set(("node", "a"), "plain", [1, {"b": b"c"}], ttl_seconds=60)
     db.cache.set(("node", "a"), LONG, "long key")
-    LgkvCache(db).set({(("node", "b"), "graph"): ({"said": messages(1)[0]}, None)})
+    LgkvCache[Any](db).set({(("node", "b"), "graph"): ({"said": messages(1)[0]}, None)})
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -258,9 +258,10 @@ def contents(db: lgkv.Database) -> dict[str, Any]:
             for i in db.memory.search(("users",), vector=[1.0, 0.0, 0.0])
         ],
         "cached": [db.cache.get(("node", "a"), key) for key in ("plain", LONG)],
-        "graph cached": LgkvCache(db).get([(("node", "b"), "graph")])[("node", "b"), "graph"],
+        "graph cached": LgkvCache[Any](db).get([(("node", "b"), "graph")])[("node", "b"), "graph"],
     }
-    return json.loads(json.dumps(found, default=described))
+    as_json: dict[str, Any] = json.loads(json.dumps(found, default=described))
+    return as_json
 
 
 def checkpoints(saver: LgkvSaver, thread_id: str) -> Iterator[Any]:
