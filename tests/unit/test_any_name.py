@@ -1,0 +1,168 @@
+"""Names may be of any length and hold any character, and listings keep the order of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import lgkv
+from tests.invariants import broken_invariants
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "agent.lgkv")
+
+
+@pytest.fixture
+def db(path: str) -> Iterator[lgkv.Database]:
+    with lgkv.open(path) as opened:
+        yield opened
+
+
+def checkpoint(id_: str, **values: Any) -> dict[str, Any]:
+    return {"id": id_, "channel_values": values, "channel_versions": dict.fromkeys(values, 1)}
+
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=30) | st.sampled_from(
+    ["", "\x00", "\ud800", "\udfff\x00", "x" * 300, "\U0010ffff" * 90]
+)
+ENDLESS = "x" * 100_000
+PLANES = "".join(chr(plane << 16 | low) for plane in range(17) for low in (0x41, 0xFFFD))
+
+
+class TestNames:
+    """Ids and names may be of any length and hold any character."""
+
+    def test_every_name_of_a_checkpoint_is_unbounded(self, db: lgkv.Database) -> None:
+        def names(end: str) -> list[str]:
+            return [f"{ENDLESS}{end}", f"{PLANES}{end}", f"\x00{end}", f"\ud800{end}"]
+
+        made = {}
+        for thread in [*names("t"), ""]:
+            for space in [*names("n"), ""]:
+                id_ = f"id {len(made)} {thread[:5]}"
+                channel, task = (space or "channel")[:50] + ENDLESS, thread + ENDLESS
+                db.checkpoints.put(
+                    thread,
+                    checkpoint(id_, **{channel: len(made)}),
+                    namespace=space,
+                    parent_id=ENDLESS,
+                    metadata={"run_id": f"{thread!a} {space!a}"},
+                )
+                db.checkpoints.put_writes(
+                    thread, id_, task, [(channel, 1)], namespace=space, task_path=task
+                )
+                made[thread, space] = (id_, channel, task, len(made))
+        for (thread, space), (id_, channel, task, value) in made.items():
+            found = db.checkpoints.get(thread, namespace=space)
+            assert found is not None
+            assert (found.thread_id, found.namespace, found.id) == (thread, space, id_)
+            assert found.parent_id == ENDLESS
+            assert found.checkpoint["channel_values"] == {channel: value}
+            assert found.writes == [(task, channel, 1)]
+        assert {info.thread_id for info in db.threads(100)} == {thread for thread, _ in made}
+        assert broken_invariants(db) == []
+        db.checkpoints.delete_runs([f"{thread!a} {space!a}" for thread, space in made])
+        assert db.threads() == []
+        assert broken_invariants(db) == []
+
+    @given(
+        names=st.tuples(any_text, any_text, any_text, any_text, any_text),
+        other=st.tuples(any_text, any_text, any_text, any_text, any_text),
+    )
+    @example(names=("", "", "", "", ""), other=("\x00", "\x00", "\x00", "\x00", "\x00"))
+    @settings(max_examples=60)
+    def test_names_that_differ_never_meet(
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        names: tuple[str, ...],
+        other: tuple[str, ...],
+    ) -> None:
+        path = tmp_path_factory.mktemp("names") / "agent.lgkv"
+        with lgkv.open(path) as db:
+            for number, (thread, space, id_, channel, task) in enumerate((names, other)):
+                value = checkpoint(id_, **{channel: number})
+                db.checkpoints.put(thread, value, namespace=space)
+                db.checkpoints.put_writes(thread, id_, task, [(channel, number)], namespace=space)
+            for number, (thread, space, id_, channel, task) in reversed(
+                list(enumerate((names, other)))
+            ):
+                if number == 0 and names[:3] == other[:3]:
+                    break  # the second was put over it
+                found = db.checkpoints.get(thread, namespace=space, checkpoint_id=id_)
+                assert found is not None
+                assert (found.thread_id, found.namespace, found.id) == (thread, space, id_)
+                if not (names[:2] == other[:2] and names[3] == other[3]):  # else one version
+                    assert found.checkpoint["channel_values"] == {channel: number}
+                assert (task, channel, number) in found.writes or names[:3] == other[:3]
+            assert broken_invariants(db) == []
+
+    @given(
+        ids=st.lists(
+            st.uuids().map(str) | any_text.filter(lambda text: len(text) < 40),
+            unique=True,
+            max_size=12,
+        ),
+        split=st.integers(1, 3),
+        limit=st.none() | st.integers(0, 14),
+        at=st.integers(0, 11),
+    )
+    @settings(max_examples=60)
+    def test_listings_are_newest_id_first_whatever_the_ids(
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        ids: list[str],
+        split: int,
+        limit: int | None,
+        at: int,
+    ) -> None:
+        path = tmp_path_factory.mktemp("ids") / "agent.lgkv"
+        with lgkv.open(path) as db:
+            for number, id_ in enumerate(ids):
+                where = number % split
+                db.checkpoints.put(f"t{where // 2}", checkpoint(id_), namespace=f"n{where}")
+            expected = sorted(ids, key=lambda id_: id_.encode("utf-8", "surrogatepass"))[::-1]
+            assert [found.id for found in db.checkpoints.list(limit=limit)] == expected[:limit]
+            for thread in ("t0", "t1"):
+                own = [i for i in expected if ids.index(i) % split // 2 == int(thread[1])]
+                assert [found.id for found in db.checkpoints.list(thread)] == own
+            if ids:
+                before = expected[at % len(ids)]
+                after = expected[at % len(ids) + 1 :]
+                assert [found.id for found in db.checkpoints.list(before=before)] == after
+                found = db.checkpoints.get("t0", namespace="n0")
+                assert found is not None
+                assert found.id == next(i for i in expected if ids.index(i) % split == 0)
+
+
+class TestThreads:
+    @given(puts=st.lists(st.integers(0, 7), max_size=25), size=st.integers(1, 5))
+    @settings(max_examples=40)
+    def test_pages_show_every_thread_once_newest_first(
+        self, tmp_path_factory: pytest.TempPathFactory, puts: list[int], size: int
+    ) -> None:
+        path = tmp_path_factory.mktemp("threads") / "agent.lgkv"
+        with lgkv.open(path) as db:
+            for number, thread in enumerate(puts):
+                value, metadata = checkpoint(f"{number:03}"), {"even": thread % 2 == 0}
+                db.checkpoints.put(str(thread), value, metadata=metadata)
+            expected = [str(thread) for thread in dict.fromkeys(reversed(puts))]
+            assert [info.thread_id for info in db.threads(100)] == expected
+            found: list[str] = []
+            page = db.threads(size)
+            while page:
+                assert len(page) <= size
+                found += [info.thread_id for info in page]
+                page = db.threads(size, before=page[-1])
+            assert found == expected
+            even = db.threads(100, filter={"even": True})
+            assert [info.thread_id for info in even] == [t for t in expected if int(t) % 2 == 0]
+            assert [info.checkpoints for info in db.threads(100)] == [
+                puts.count(int(thread)) for thread in expected
+            ]
