@@ -1,4 +1,4 @@
-"""Values to make shadows of, and the exact form by which they are compared."""
+"""Values that channels hold, types of somebody's own, and the exact form to compare them by."""
 
 from __future__ import annotations
 
@@ -7,14 +7,34 @@ import datetime
 import decimal
 import functools
 import struct
-from typing import Any
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-__all__ = ["MODELS", "Free", "Point", "Private", "exactly", "leaves", "messages", "plain", "values"]
+__all__ = [
+    "MODELS",
+    "TYPES",
+    "Card",
+    "Colour",
+    "Free",
+    "Loud",
+    "Pair",
+    "Point",
+    "Private",
+    "changes",
+    "exactly",
+    "leaves",
+    "messages",
+    "plain",
+    "storable",
+    "values",
+    "wreck",
+]
 
 
 class Point(BaseModel):
@@ -37,6 +57,37 @@ class Private(BaseModel):
     _hidden: int = PrivateAttr(default=3)
 
 
+class Loud(HumanMessage):
+    """A message class of somebody's own."""
+
+    volume: int = 11
+
+
+@dataclasses.dataclass
+class Card:
+    """A dataclass, with a part that can be changed in place."""
+
+    name: str
+    tags: list[Any] = dataclasses.field(default_factory=list)
+
+
+class Colour(Enum):
+    """An enumeration."""
+
+    RED = 1
+    BLUE = 2
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    a: Any
+    b: Any
+
+
+TYPES = [Point, Free, Private, Loud, Card, Colour, Pair]
+"""The types of somebody's own, for a serialiser's allowlist."""
+
 MODELS = frozenset(
     {HumanMessage, AIMessage, SystemMessage, ToolMessage, Document, Point, Free, Private}
 )
@@ -48,7 +99,7 @@ def exactly(value: Any, *, sets: bool = True) -> Any:
     Without `sets` the names of a model's set fields do not count.
     """
     form = functools.partial(exactly, sets=sets)
-    found: Any = repr(value)
+    found: Any
     if isinstance(value, float):
         found = struct.pack("d", value)
     elif isinstance(value, (list, tuple)):
@@ -62,9 +113,9 @@ def exactly(value: Any, *, sets: bool = True) -> Any:
         found = [form(part) for part in parts]
         found.append(sorted(value.__pydantic_fields_set__) if sets else None)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = form(
-            {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        )
+        found = form({each.name: getattr(value, each.name) for each in dataclasses.fields(value)})
+    else:
+        found = repr(value)
     return (type(value), found)
 
 
@@ -118,3 +169,78 @@ def messages() -> st.SearchStrategy[Any]:
 def values() -> st.SearchStrategy[Any]:
     """Give whatever a channel may hold, with and without a node."""
     return st.recursive(leaves() | messages() | _others(), _mixed, max_leaves=8)
+
+
+def storable() -> st.SearchStrategy[Any]:
+    """Give what LangGraph's serialiser stores, with types of somebody's own here and there."""
+    others = st.sampled_from(
+        [
+            decimal.Decimal("1.0"),
+            decimal.Decimal("1.00"),
+            datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.timezone.utc),
+            datetime.datetime(
+                2024, 1, 1, 13, tzinfo=datetime.timezone(datetime.timedelta(hours=1))
+            ),
+            {1: 2},
+            {None: 1, "a": 2},
+            {1, 2},
+            bytearray(b"a"),
+            Colour.RED,
+            Pair(1, [2]),
+        ]
+    )
+    made = (
+        st.builds(Card, st.sampled_from(["a", "b"]), st.lists(plain(), max_size=2))
+        | st.builds(Loud, st.sampled_from(["a", "b"]), volume=st.integers(0, 3))
+        | st.builds(Private, a=plain())
+    )
+    return st.recursive(leaves() | messages() | others | made, _mixed, max_leaves=8)
+
+
+def changes(value: Any) -> Iterator[Callable[[], Any]]:
+    """Yield ways to change a value in place, anywhere inside."""
+    parts: list[Any] = []
+    if isinstance(value, (list, tuple)):
+        parts = list(value)
+    elif isinstance(value, dict):
+        yield lambda: value.update(new=1.5)
+        parts = list(value.values())
+    elif isinstance(value, BaseModel):
+        yield lambda: value.__dict__.update(id="new")
+        parts = [*value.__dict__.values(), *(value.__pydantic_extra__ or {}).values()]
+    elif isinstance(value, Card):
+        yield lambda: setattr(value, "name", "new")
+        parts = [value.tags]
+    if isinstance(value, list):
+        yield lambda: value.append("new")
+    if parts and isinstance(value, (list, dict)):
+        yield value.pop if isinstance(value, list) else value.popitem
+    for part in parts:
+        yield from changes(part)
+
+
+def wreck(value: Any) -> None:
+    """Change everything in a value that can be changed in place."""
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            wreck(item)
+    if isinstance(value, list):
+        value.append("wrecked")
+    elif isinstance(value, dict):
+        for item in value.values():
+            wreck(item)
+        value.clear()
+        value["wrecked"] = True
+    elif isinstance(value, BaseModel):
+        for item in value.__dict__.values():
+            wreck(item)
+        wreck(value.__pydantic_extra__)
+        wreck(value.__pydantic_private__)
+        value.__dict__.clear()
+        value.__dict__["wrecked"] = True
+        value.__pydantic_fields_set__.add("wrecked")
+    elif isinstance(value, Card):
+        wreck(value.tags)
+        value.name = "wrecked"
+    elif isinstance(value, (set, bytearray)):
+        value.clear()
