@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -23,6 +23,8 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS
 
 from lgkv.checkpoints import Checkpoints, StoredCheckpoint, upkeep
@@ -65,6 +67,18 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     @property
     def _checkpoints(self) -> Checkpoints:
         return self._db.checkpoints.with_codec(SerdeCodec(self.serde))
+
+    def with_allowlist(
+        self, extra_allowlist: Collection[tuple[str, ...]]
+    ) -> BaseCheckpointSaver[str]:
+        """Return a saver on the same database that rebuilds these types as well.
+
+        A serialiser of somebody's own decides for itself, and stays as it is.
+        """
+        inner = self.serde.serde if isinstance(self.serde, EncryptedSerializer) else self.serde
+        if not isinstance(inner, JsonPlusSerializer):
+            return self
+        return super().with_allowlist(extra_allowlist)
 
     # --- reading ---
 

@@ -11,6 +11,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Send
 
 import lgkv
@@ -221,6 +222,21 @@ def test_clone_with_an_allowlist_shares_the_database(db: lgkv.Database) -> None:
     clone.close()
     assert not db.closed
     assert saver.with_allowlist([]) is saver
+
+
+@pytest.mark.parametrize("name", SERIALISERS)
+def test_graph_runs_with_every_serialiser_and_nothing_is_logged(
+    db: lgkv.Database, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    builder = StateGraph(MessagesState)
+    builder.add_node("node", lambda state: {"messages": [f"re: {state['messages'][-1].content}"]})
+    builder.add_edge(START, "node")
+    graph = builder.compile(checkpointer=LgkvSaver(db, serde=SERIALISERS[name]()))
+    for text in ("one", "two"):
+        graph.invoke({"messages": [HumanMessage(text)]}, config_of())
+    contents = [each.content for each in graph.get_state(config_of()).values["messages"]]
+    assert contents == ["one", "re: one", "two", "re: two"]
+    assert caplog.records == []
 
 
 def test_what_was_stored_without_langgraph_is_read_by_the_saver(
