@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,7 +82,7 @@ def take_apart(
     return Parts(
         checkpoint_id,
         parent_id,
-        run_id if isinstance(run_id, str) else None,
+        str(run_id) if isinstance(run_id, (str, uuid.UUID)) else None,
         codec.encode_metadata(dict(metadata)),
         codec.encode_metadata(state),
         versions,

@@ -228,9 +228,14 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str,
     ) -> Change[Any]:
+        checkpoint_id = _checkpoint_id(config)
+        if checkpoint_id is None:
+            raise InvalidInputError(
+                "config['configurable'] has no 'checkpoint_id': name the checkpoint to write at"
+            )
         return self._checkpoints.put_writes_change(
             _thread_id(config),
-            config["configurable"]["checkpoint_id"],
+            checkpoint_id,
             task_id,
             writes,
             namespace=_namespace(config),
@@ -344,7 +349,8 @@ def _namespace(config: RunnableConfig) -> str:
 
 
 def _checkpoint_id(config: RunnableConfig) -> str | None:
-    return config.get("configurable", {}).get("checkpoint_id") or None
+    checkpoint_id = config.get("configurable", {}).get("checkpoint_id")
+    return str(checkpoint_id) if checkpoint_id else None
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:

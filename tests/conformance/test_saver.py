@@ -196,6 +196,25 @@ def test_config_without_a_thread_is_a_clear_error(saver: LgkvSaver, config: Any)
             call()
 
 
+def test_writes_without_a_checkpoint_id_are_a_clear_error(saver: LgkvSaver) -> None:
+    with pytest.raises(InvalidInputError, match="checkpoint_id"):
+        saver.put_writes(config_of(), [("a", 1)], "task")
+
+
+def test_checkpoint_id_that_is_no_str_is_the_string_of_itself(saver: LgkvSaver) -> None:
+    number: Any = uuid.UUID(int=7)
+    put(saver, None, {"a": 1}, checkpoint_id=str(number))
+    saver.put_writes(config_of("t", "", number), [("a", 2)], "task")
+    found = saver.get_tuple(config_of("t", "", number))
+    assert found is not None
+    assert found.pending_writes == [("task", "a", 2)]
+    child = saver.get_tuple(put(saver, config_of("t", "", number)))
+    assert child is not None
+    assert child.parent_config == config_of("t", "", str(number))
+    assert ids_of(saver.list(config_of("t", "", number))) == [str(number)]
+    assert ids_of(saver.list(None, before=config_of("t", "", number))) == []
+
+
 def test_empty_checkpoint_id_is_none(saver: LgkvSaver) -> None:
     stored = put(saver, config_of("t", "", ""))
     found = saver.get_tuple(config_of("t", "", ""))

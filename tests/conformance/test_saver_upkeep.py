@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -150,6 +151,13 @@ def test_run_of_a_replaced_checkpoint_is_the_new_one(saver: LgkvSaver) -> None:
     saver.delete_for_runs(["old"])
     assert len(list(saver.list(None))) == 1
     saver.delete_for_runs(["new"])
+    assert list(saver.list(None)) == []
+
+
+def test_run_id_may_be_a_uuid(saver: LgkvSaver) -> None:
+    for thread, run_id in (("t", uuid.UUID(int=7)), ("u", str(uuid.UUID(int=7)))):
+        put(saver, config_of(thread), metadata={"run_id": run_id})
+    saver.delete_for_runs([uuid.UUID(int=7)])
     assert list(saver.list(None)) == []
 
 
