@@ -52,7 +52,9 @@ class Campaign:
     def kills(self, writers: int, share: float) -> Result:
         folder = self.place(f"kill{writers}")
         until = self.until(share)
-        return kill_loop(folder, seed=self.seed, cycles=MANY, writers=writers, until=until)
+        return kill_loop(
+            folder, seed=self.seed, cycles=MANY, writers=writers, longest_s=0.25, until=until
+        )
 
     def power_losses(self, shim: Path, share: float) -> Result:
         """Check the states that runs of a growing length leave."""
