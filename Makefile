@@ -39,6 +39,7 @@ check: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 
 bench: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout=0
 	$(BIN)/python -m benchmarks
 
 torture: $(STAMP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
 __all__ = ["StateThread", "Thread", "thread_config"]
+
+_TRIGGER: Final = "branch:to:node"
 
 
 def thread_config(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
@@ -114,11 +116,14 @@ class Thread:
 
 
 class StateThread(Thread):
-    """A thread whose channels are plain values; a step changes one of them."""
+    """A thread whose channels are plain values; a step changes one of them.
+
+    So does a graph of one node that is its own successor.
+    """
 
     def begin(self, values: dict[str, Any]) -> None:
         """Put the first checkpoint."""
-        self._put("loop", values, tuple(values), seen={})
+        self._put("loop", {**values, _TRIGGER: None}, (*values, _TRIGGER), seen={})
         self.count(*values.values())
 
     def value(self, channel: str) -> Any:
@@ -127,9 +132,10 @@ class StateThread(Thread):
 
     def put(self, channel: str, value: Any) -> None:
         """Put the next checkpoint, with a new value of *channel*."""
-        self._put("loop", {**self._values, channel: value}, (channel,), seen={"node": (channel,)})
+        values = {**self._values, channel: value}
+        self._put("loop", values, (channel, _TRIGGER), seen={"node": (_TRIGGER,)})
 
     def step(self, channel: str, value: Any) -> None:
         """Put the pending write of a node, then the next checkpoint."""
-        self._put_writes([(channel, value)], "node")
+        self._put_writes([(channel, value), (_TRIGGER, None)], "node")
         self.put(channel, value)

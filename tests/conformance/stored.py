@@ -40,6 +40,11 @@ class StoredThread:
         return sum(len(version.extents) for version in self.versions.values())
 
     @property
+    def payload_bytes(self) -> int:
+        """The size of all pieces, unpacked."""
+        return sum(len(piece.payload[1]) for piece in self.pieces)
+
+    @property
     def chains(self) -> set[int]:
         """The chains that there are."""
         return {piece.chain for piece in self.pieces}
