@@ -308,25 +308,18 @@ def _verify(path: str) -> list[str]:
 def _fill(path: str) -> None:
     """Make a new, empty lgkv file at `path`, which nobody else knows yet."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
-    env = lmdb.open(
-        path, map_size=1 << 20, subdir=False, max_dbs=len(TABLES), lock=False, lib_version=0
-    )
+    meta = {"magic": MAGIC, "format": FORMAT_VERSION, "features": 0, "file_id": os.urandom(16)}
     try:
-        for table in TABLES:
-            env.open_db(table.label.encode())
-        meta = {
-            "magic": MAGIC,
-            "format": FORMAT_VERSION,
-            "features": 0,
-            "file_id": os.urandom(16),
-        }
-        with env.begin(write=True) as txn:
-            for key, body in ((META_KEY, encode_plain(meta)), (STATE_KEY, State().pack())):
-                txn.put(key, seal_record(Table.MAIN, key, body))
+        with lmdb.open(
+            path, map_size=1 << 20, subdir=False, max_dbs=len(TABLES), lock=False, lib_version=0
+        ) as env:
+            for table in TABLES:
+                env.open_db(table.label.encode())
+            with env.begin(write=True) as txn:
+                for key, body in ((META_KEY, encode_plain(meta)), (STATE_KEY, State().pack())):
+                    txn.put(key, seal_record(Table.MAIN, key, body))
     except lmdb.Error as error:
         raise translate(error, path) from error
-    finally:
-        env.close()
 
 
 def _open_lmdb(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 from langgraph.store.base import InvalidNamespaceError, PutOp, SearchOp
 
@@ -126,6 +127,19 @@ def test_folder_that_cannot_be_written_is_named(
 
     monkeypatch.setattr("lgkv.env.os.open", refuse)
     with pytest.raises(lgkv.ReadOnlyError, match=r"folder of .*agent\.lgkv"):
+        lgkv.open(path)
+    monkeypatch.undo()
+    assert os.listdir(os.path.dirname(path)) == []
+
+
+def test_disk_that_fails_while_a_file_is_made_leaves_none(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise lmdb.DiskError("mdb_env_open", errno.EIO)
+
+    monkeypatch.setattr("lgkv.env.lmdb.open", fail)
+    with pytest.raises(lgkv.StorageError, match=r"agent\.lgkv"):
         lgkv.open(path)
     monkeypatch.undo()
     assert os.listdir(os.path.dirname(path)) == []
