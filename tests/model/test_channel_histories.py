@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 from langgraph.checkpoint.memory import InMemorySaver
 
 import lgkv
+from lgkv.errors import InvalidInputError
 from lgkv.langgraph import LgkvSaver
 from tests.conformance.checkpoints import config_of, new_id
 from tests.conformance.stored import audit
@@ -172,9 +173,14 @@ class Histories(RuleBasedStateMachine):
         }
         run = f"run{self.number % 3}"
         metadata: Any = {"source": "loop", "step": self.number, "run_id": run}
+        config = config_of(thread, checkpoint_id=parent.id if parent else None)
+        if not self._storable([state[name] for name in new if name in state]):
+            with pytest.raises(InvalidInputError):
+                self.saver.put(config, checkpoint, metadata, new)
+            self.live = {}
+            return
         memory_config = config_of("m", checkpoint_id=parent.origin if parent else None)
         self.memory.put(memory_config, copy.copy(checkpoint), metadata, new)
-        config = config_of(thread, checkpoint_id=parent.id if parent else None)
         if via == "there":
             self.elsewhere = True
             elsewhere()("put", self.path, self.name, config, checkpoint, metadata, new)
@@ -184,6 +190,14 @@ class Histories(RuleBasedStateMachine):
         self.live = {checkpoint["id"]: state}
         self.versions[checkpoint["id"]] = versions
         self.again = (config, checkpoint, metadata, new)
+
+    def _storable(self, values: list[Any]) -> bool:
+        try:
+            for value in values:
+                self.serde.dumps_typed(value)
+        except TypeError:
+            return False
+        return True
 
     @precondition(lambda self: self.known and self.known[-1].id in self.live)
     @rule()
