@@ -56,12 +56,14 @@ NOTHING: Final = Planned(Plan(Form.EMPTY))
 class Bases:
     """What a new checkpoint may build on.
 
-    Its thread's number, its parent's versions and values by channel, and the frame of those.
+    Its thread's number, its parent's versions and values by channel, the frame of those, and
+    whether the parent is there at all.
     """
 
     thread: int = 0
     versions: dict[str, tuple[rec.Version, Fetched]] = field(default_factory=dict)
     frame: int = 0
+    parent: bool = False
 
 
 class ChannelValues:

@@ -159,7 +159,7 @@ def bases(
             base = None if stored is None else fetch(snapshot, place.thread, stored, value)
             if base is not None:
                 found[name] = version, base
-    return Bases(place.thread, found, head.frame)
+    return Bases(place.thread, found, head.frame, parent=True)
 
 
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:

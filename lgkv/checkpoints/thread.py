@@ -209,6 +209,11 @@ class ThreadEdit:
         body = self.batch.get(Table.THREADS, key)
         return None if body is None else self._unpack(namespace, key, body)
 
+    def has_checkpoint(self, namespace: int, checkpoint_id: str) -> bool:
+        """Whether a checkpoint is there."""
+        key = rec.checkpoint_key(self.number, namespace, checkpoint_id)
+        return self.batch.has(Table.THREADS, key)
+
     def heads(self, namespace: int, kind: Kind = Kind.CHECKPOINT) -> list[Head]:
         """Return the heads of a namespace, in the order of their keys."""
         prefix = rec.checkpoints_prefix(self.number, namespace, kind)

@@ -12,7 +12,7 @@ from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues
 from lgkv.checkpoints.heads import Head, Versions
 from lgkv.checkpoints.thread import ThreadEdit, now_us
-from lgkv.checkpoints.values import StoredVersion
+from lgkv.checkpoints.values import BaseMovedError, StoredVersion
 from lgkv.codec import Codec, Payload
 from lgkv.errors import InvalidInputError
 from lgkv.layout import Table
@@ -40,7 +40,11 @@ Stored = tuple[int, dict[str, StoredVersion]]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A checkpoint taken apart. `new` are the versions whose values are new at it."""
+    """A checkpoint taken apart.
+
+    `new` are the versions whose values are new at it, and `filled` those values; `kept` are
+    the values of the others, which are stored already unless its parent was pruned.
+    """
 
     id: str
     parent_id: str | None
@@ -50,6 +54,7 @@ class Parts:
     versions: dict[str, rec.Version]
     new: dict[str, rec.Version]
     filled: dict[str, Any]
+    kept: dict[str, Any]
     seen: dict[str, dict[str, rec.Version]] | None
     delta: list[str]
 
@@ -88,6 +93,7 @@ def take_apart(
         versions,
         new,
         {name: channels[name] for name in new if name in channels},
+        {name: channels[name] for name in versions if name in channels and name not in new},
         seen,
         [name for name in delta if name in versions] if isinstance(delta, Mapping) else [],
     )
@@ -98,15 +104,24 @@ def put_checkpoint(
 ) -> Change[Stored]:
     """Return the change that stores a checkpoint and its new values."""
     planned = dict.fromkeys(parts.new, NOTHING) | values.plan(bases, parts.filled)
+    orphaned = parts.parent_id is not None and not bases.parent
+    rescued = values.plan(bases, parts.kept) if orphaned else {}
 
     def apply(batch: Batch) -> Stored:
         thread = ThreadEdit.find_or_add(batch, thread_id)
         space = thread.namespace(namespace)
+        if bases.parent and parts.parent_id and not thread.has_checkpoint(space, parts.parent_id):
+            raise BaseMovedError(f"the parent {parts.parent_id!r} is gone")
         numbers = thread.channels(parts.names)
         stored = {
             name: values.store(thread, space, numbers[name], parts.new[name], plan)
             for name, plan in planned.items()
         }
+        for name, plan in rescued.items():
+            key = rec.version_key(thread.number, space, numbers[name], parts.versions[name])
+            if not batch.has(Table.THREADS, key):
+                version = parts.versions[name]
+                stored[name] = values.store(thread, space, numbers[name], version, plan)
         thread.record.updated_us = now_us()
         head = _head(parts, numbers, thread.record.updated_us, bases.frame)
         thread.put_head(space, head)
@@ -115,8 +130,8 @@ def put_checkpoint(
 
     def adopt(result: Stored) -> None:
         number, stored = result
-        for name, plan in planned.items():
-            values.adopt(number, plan, stored[name])
+        for name, version in stored.items():
+            values.adopt(number, planned.get(name) or rescued[name], version)
 
     return Change(apply, adopt)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from langgraph.errors import EmptyInputError
+from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
 
 import lgkv
 from lgkv.checkpoints.records import thread_key
@@ -247,6 +249,64 @@ def test_thread_of_early_writes_alone_survives_pruning(saver: LgkvSaver) -> None
     found = saver.get_tuple(put(saver, checkpoint_id="1"))
     assert found is not None
     assert found.pending_writes == [("task", "a", 1)]
+
+
+# --- runs that go on meanwhile -------------------------------------------------------------
+
+
+def test_child_of_a_pruned_checkpoint_keeps_its_values(saver: LgkvSaver) -> None:
+    old = put(saver, None, {"a": ["kept"], "b": 1, "c": 3}, {"a": 1, "b": 1, "c": 3})
+    loaded = saver.get_tuple(old)
+    assert loaded is not None
+    put(saver, old, {"a": ["newer"], "b": 2}, {"a": 2, "b": 2, "c": 3}, new=["a", "b"])
+    saver.prune(["t"])
+    values = {**loaded.checkpoint["channel_values"], "b": 5}
+    child = put(saver, old, values, {"a": 1, "b": 9, "c": 3}, new=["b"])
+    found = saver.get_tuple(child)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": ["kept"], "b": 5, "c": 3}
+
+
+def test_parent_that_is_pruned_while_its_child_waits_to_be_stored(
+    db: lgkv.Database, saver: LgkvSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = put(saver, None, {"a": ["kept"], "b": 1}, {"a": 1, "b": 1})
+    put(saver, old, {"a": ["newer"]}, {"a": 2, "b": 1}, new=["a"])
+    commit, prunes = type(db).commit, [True]
+
+    def prune_first(self: lgkv.Database, change: Any) -> Any:
+        if prunes and prunes.pop():
+            saver.prune(["t"])
+        return commit(self, change)
+
+    monkeypatch.setattr(type(db), "commit", prune_first)
+    child = put(saver, old, {"a": ["kept"], "b": 2}, {"a": 1, "b": 2}, new=["b"])
+    assert saver.get_tuple(old) is None
+    found = saver.get_tuple(child)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": ["kept"], "b": 2}
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_run_from_an_old_checkpoint_survives_a_prune(saver: LgkvSaver, durability: Any) -> None:
+    class State(TypedDict):
+        n: int
+        profile: str
+
+    def node(state: State) -> dict[str, Any]:
+        if state["n"] == 100:
+            saver.prune(["t"])
+        return {"n": state["n"] + 1}
+
+    builder = StateGraph(State)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    graph = builder.compile(checkpointer=saver)
+    graph.invoke({"n": 0, "profile": "first"}, config_of())
+    old = graph.get_state(config_of()).config
+    graph.invoke({"n": 1, "profile": "second"}, config_of())
+    graph.invoke({"n": 100}, old, durability=durability)
+    assert graph.get_state(config_of()).values == {"n": 101, "profile": "first"}
 
 
 # --- delta channels ------------------------------------------------------------------------

@@ -73,6 +73,7 @@ FILTERS = st.sampled_from(
 WAYS = st.sampled_from(["own", "own", "second handle", "second process", "event loop"])
 
 
+PLACE = ("thread_id", "checkpoint_ns", "checkpoint_id")
 SUPERSTEP: Any = {
     "way": WAYS,
     "thread": THREADS,
@@ -124,6 +125,19 @@ class Memory(InMemorySaver):
         for kept in (self.writes, self.blobs):
             for key in [key for key in kept if key[0] == source]:
                 kept[(target, *key[1:])] = copy.copy(kept[key])
+
+    def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        """Where the parent was pruned, store what may have gone with it."""
+        thread, ns, parent = (config["configurable"].get(key) for key in PLACE)
+        if parent and parent not in self.storage[thread][ns]:
+            kept = {
+                name: version
+                for name, version in checkpoint["channel_versions"].items()
+                if name in checkpoint["channel_values"]
+                and (thread, ns, name, version) not in self.blobs
+            }
+            new_versions = kept | new_versions
+        return super().put(config, checkpoint, metadata, new_versions)
 
     def drop(self, thread: str, ns: str, ids: Sequence[str]) -> None:
         for checkpoint_id in ids:
