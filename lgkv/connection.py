@@ -235,16 +235,17 @@ def connect(path: str | os.PathLike[str], mode: str, options: Options) -> Connec
         raise InvalidInputError(
             f"unknown durability {options.durability!r}: use 'full' or 'interval'"
         )
-    if not options.lock_timeout_s >= 0:
+    if not isinstance(options.lock_timeout_s, (int, float)) or not options.lock_timeout_s >= 0:
         raise InvalidInputError(
             f"lock_timeout_s is {options.lock_timeout_s!r}: give seconds, 0 or more"
         )
-    if options.interval_ms <= 0:
+    if not isinstance(options.interval_ms, (int, float)) or not options.interval_ms > 0:
         raise InvalidInputError(
             f"interval_ms is {options.interval_ms!r}: give milliseconds, 1 or more"
         )
-    if options.map_size_bytes is not None and options.map_size_bytes < 1 << 20:
+    size = options.map_size_bytes
+    if size is not None and not (isinstance(size, int) and 1 << 20 <= size < 1 << 63):
         raise InvalidInputError(
-            f"map_size_bytes is {options.map_size_bytes!r}: give at least 1048576"
+            f"map_size_bytes is {size!r}: give a whole number of bytes, at least 1048576"
         )
     return Connection(_registry.acquire(os.path.abspath(os.fsdecode(path)), mode, options))

@@ -264,7 +264,7 @@ def create_file(path: str, fill: Callable[[str], None]) -> None:
             raise ReadOnlyError(f"the folder of {path!r} is on a read-only file system") from error
         raise StorageError(f"{path!r} cannot be created: {error.strerror}") from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # on a read-only file system even of what is not there
             os.unlink(temporary)
 
 

@@ -97,6 +97,22 @@ class TestSharing:
         assert names(other) == [b"a"]
         other.close()
 
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("lock_timeout_s", None), ("lock_timeout_s", float("nan")), ("lock_timeout_s", -0.1),
+            ("interval_ms", None), ("interval_ms", float("nan")), ("interval_ms", 0),
+            ("map_size_bytes", 2e6), ("map_size_bytes", 1 << 70), ("map_size_bytes", "1 GiB"),
+            ("durability", "none"), ("durability", None),
+        ],
+    )  # fmt: skip
+    def test_option_of_no_use_is_named_before_a_file_is_made(
+        self, path: str, option: str, value: Any
+    ) -> None:
+        with pytest.raises(InvalidInputError, match=option):
+            connect(path, "c", Options(**{option: value}))
+        assert not os.path.exists(path)
+
     def test_second_hard_link_is_refused_while_the_file_is_open(
         self, path: str, tmp_path: Path
     ) -> None:

@@ -372,6 +372,23 @@ class TestCreation:
             create_file(path, fill)
         assert os.listdir(os.path.dirname(path)) == []
 
+    @pytest.mark.parametrize("number", [errno.EROFS, errno.ENAMETOOLONG, errno.EIO])
+    def test_temporary_file_that_cannot_be_removed_hides_no_error(
+        self, path: str, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        def refuse(*_: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "unlink", refuse)
+        with pytest.raises(StorageError, match=r"read-only file system|cannot be created"):
+            create_file(path, refuse)
+
+    def test_name_that_leaves_no_room_for_a_temporary_one_is_a_typed_error(
+        self, tmp_path: Path
+    ) -> None:
+        with pytest.raises(StorageError, match="File name too long"):
+            create_file(str(tmp_path / ("x" * 250)), self.fill)
+
     def test_failed_sync_publishes_nothing(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
