@@ -18,8 +18,8 @@ from lgkv.snapshot import Snapshot
 from lgkv.writer import Writer
 from tests.conformance.checkpoints import checkpoint_of, config_of, id_of, ids_of, new_id, put
 
-FLUSH_SECONDS = 0.4
-LONGEST_GAP_SECONDS = 0.25
+FLUSH_SECONDS = 0.6
+LONGEST_GAP_SECONDS = 0.4
 
 
 class Disk:
