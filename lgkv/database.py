@@ -156,7 +156,7 @@ class Database:
         Raises:
             InvalidInputError: `path` exists and `overwrite` is not set, or its folder does not.
         """
-        target = os.path.abspath(os.fspath(path))
+        target = os.path.abspath(os.fsdecode(path))
         if os.path.isdir(target):
             raise InvalidInputError(f"{target!r} is a directory: name a file inside it")
         if self._connection.is_open_here(target):
@@ -185,7 +185,7 @@ class Database:
             reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
             raise StorageError(f"the backup to {target!r} failed: {reason}") from error
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it is gone, or was never made
                 os.unlink(temporary)
 
 

@@ -66,13 +66,15 @@ class Parts:
 
 
 def take_apart(
-    checkpoint: Mapping[str, Any],
+    checkpoint: Any,
     parent_id: str | None,
     metadata: Mapping[str, Any],
     new_versions: Mapping[str, rec.Version] | None,
     codec: Codec,
 ) -> Parts:
     """Return the parts of a checkpoint, checked, and encoded but for the channels' values."""
+    if not isinstance(checkpoint, Mapping):
+        raise InvalidInputError(f"the checkpoint is {checkpoint!r:.100}: give a dict")
     check_texts(checkpoint_id=checkpoint.get("id"))
     if parent_id is not None:
         check_texts(parent_id=parent_id)

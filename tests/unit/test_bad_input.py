@@ -191,6 +191,12 @@ def test_checkpoint_that_cannot_be_stored_is_named(
         db.checkpoints.put("t", checkpoint)
 
 
+def test_checkpoint_that_is_no_dict_is_named(db: lgkv.Database) -> None:
+    wrong: Any = ["1"]
+    with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match=r"\['1'\]: give a dict"):
+        db.checkpoints.put("t", wrong)
+
+
 def test_value_that_the_serialiser_cannot_encode_is_named(db: lgkv.Database) -> None:
     saver = LgkvSaver(db)
     config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}

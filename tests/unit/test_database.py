@@ -125,6 +125,11 @@ def test_backup_holds_everything_and_is_the_owners_alone(db: lgkv.Database, tmp_
         assert broken_invariants(copy) == []
 
 
+def test_backup_takes_a_path_of_bytes(db: lgkv.Database, tmp_path: Path) -> None:
+    db.backup(os.fsencode(tmp_path / "copy.lgkv"))  # type: ignore[arg-type]
+    assert verify.verify(str(tmp_path / "copy.lgkv"), subdir=False) == []
+
+
 def test_backup_leaves_out_what_was_deleted(db: lgkv.Database, tmp_path: Path) -> None:
     db.memory.put(("n",), "k", {"secret": "the door code is 4711", "pad": os.urandom(50_000)})
     db.memory.delete(("n",), "k")
