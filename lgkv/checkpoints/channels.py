@@ -48,6 +48,9 @@ class Planned:
     base_version: rec.Version | None = None
 
 
+CHECKED_ELEMENTS: Final = 1 << 16
+"""A longer list is looked for in the file before there is room made for it."""
+
 NOTHING: Final = Planned(Plan(Form.EMPTY))
 """The plan of a channel that is empty from a version on."""
 
@@ -183,8 +186,11 @@ class ChannelValues:
     def _fetch_list(
         self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
     ) -> Fetched:
+        size = sum(extent.size for extent in stored.extents)
+        if size > CHECKED_ELEMENTS:
+            values.pieces_of(snapshot, thread, stored.extents)  # there are as many as it says
         if self._codec.models is None:
-            nodes: list[Node | None] = [None] * sum(extent.size for extent in stored.extents)
+            nodes: list[Node | None] = [None] * size
         else:
             nodes = self._shelf.elements(self._owner(thread), stored.extents)
         missing = (
@@ -252,9 +258,9 @@ class ChannelValues:
         return nodes, given
 
     def _elements(self, thread: int, piece: Piece) -> list[Any]:
-        elements = self._codec.decode(piece.payload)
+        key = values.piece_key(thread, piece.chain, piece.first)
+        elements = decode_payload(self._codec, piece.payload, key)
         if type(elements) is not list or len(elements) != piece.count:
-            key = values.piece_key(thread, piece.chain, piece.first)
             raise CorruptionError(Table.THREADS.label, key, "a piece has not its elements")
         return elements
 

@@ -162,11 +162,14 @@ def unpack_head(snapshot: Snapshot, thread: int, namespace: int, key: bytes, bod
     id_, parent, created_us, run, metadata, state, table, frame, versions, seen, delta = fields
     check_record(Table.THREADS, key, metadata, str, bytes)
     check_record(Table.THREADS, key, state, str, bytes)
+    if not 0 <= frame < 1 << 63:
+        raise CorruptionError(Table.THREADS.label, key, f"there is no frame {frame}")
     base = read_frame(snapshot, thread, namespace, frame) if frame else []
     if base is None:
         raise CorruptionError(Table.THREADS.label, key, f"its frame {frame} is missing")
     try:
         known = [_unpack_whole_version(packed) for packed in table]
+        _check_numbers([*delta, *(node for node, *_ in seen or ())])
         return Head(
             _unpack_whole_id(id_),
             None if parent is None else _unpack_whole_id(parent),
@@ -184,7 +187,14 @@ def unpack_head(snapshot: Snapshot, thread: int, namespace: int, key: bytes, bod
 
 
 def _pairs(flat: Sequence[Any], known: list[Version]) -> Versions:
+    _check_numbers(flat)
     return [(flat[at], known[flat[at + 1]]) for at in range(0, len(flat), 2)]
+
+
+def _check_numbers(numbers: Sequence[Any]) -> None:
+    for number in numbers:
+        if type(number) is not int or not 0 <= number < 1 << 63:
+            raise ValueError(f"{number!r} is no number of a name")
 
 
 _TEXT = b"\x00"

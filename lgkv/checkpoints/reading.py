@@ -113,19 +113,22 @@ def find(
 def load(snapshot: Snapshot, place: Place, head: Head, fetch: Fetch) -> Found:
     """Return the checkpoint of `head` with its values and pending writes."""
     names = channel_names(snapshot, place.thread)
-    versions, values = {}, {}
+    seen = {}
+    try:
+        versions = {names[channel]: version for channel, version in head.versions}
+        if head.seen is not None:
+            seen["versions_seen"] = {
+                names[node]: {names[channel]: version for channel, version in of}
+                for node, of in head.seen
+            }
+    except IndexError:
+        key = rec.checkpoint_key(place.thread, place.namespace, head.id)
+        raise CorruptionError(Table.THREADS.label, key, "a channel has no name") from None
+    values = {}
     for channel, version in head.versions:
-        name = names[channel]
-        versions[name] = version
         value = _value(snapshot, place, channel, version, fetch)
         if value is not None:
-            values[name] = value
-    seen = {}
-    if head.seen is not None:
-        seen["versions_seen"] = {
-            names[node]: {names[channel]: version for channel, version in of}
-            for node, of in head.seen
-        }
+            values[names[channel]] = value
     return Found(place, head, versions, seen, values, writes_of(snapshot, place, head.id))
 
 

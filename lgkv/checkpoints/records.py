@@ -181,11 +181,12 @@ def unpack_writes(key: bytes, body: bytes) -> list[Write]:
     """Return the writes that `pack_writes` made `body` from."""
     fields = unpack_fields(key, body)
     check_record(Table.THREADS, key, fields, bytes, bytes, list)
-    task_id, writes = decode_text(fields[1]), []
+    task_id, writes = text_of(key, fields[1]), []
     for entry in fields[2]:
         check_record(Table.THREADS, key, entry, int, bytes, bytes, str, bytes)
         index, path, channel, kind, raw = entry
-        writes.append(Write(task_id, index, decode_text(path), decode_text(channel), (kind, raw)))
+        path, channel = text_of(key, path), text_of(key, channel)
+        writes.append(Write(task_id, index, path, channel, (kind, raw)))
     return writes
 
 
@@ -201,7 +202,7 @@ def unpack_payload(key: bytes, body: bytes) -> Payload:
     end = 2 + int.from_bytes(body[:2], "big")
     if not 2 <= end <= len(body):
         raise CorruptionError(Table.THREADS.label, key, "the value has no type")
-    return decode_text(body[2:end]), body[end:]
+    return text_of(key, body[2:end]), body[end:]
 
 
 def pack_channels(names: list[str]) -> bytes:
@@ -213,7 +214,15 @@ def unpack_channels(key: bytes, body: bytes) -> list[str]:
     """Return the names that `pack_channels` made `body` from."""
     fields = unpack_fields(key, body)
     check_record(Table.THREADS, key, fields, *[bytes] * len(fields))
-    return [decode_text(name) for name in fields]
+    return [text_of(key, name) for name in fields]
+
+
+def text_of(key: bytes, raw: bytes) -> str:
+    """Return a text of the record under `key`."""
+    try:
+        return decode_text(raw)
+    except ValueError as error:
+        raise CorruptionError(Table.THREADS.label, key, f"a damaged text: {error}") from None
 
 
 def unpack_fields(key: bytes, body: bytes) -> list[Any]:

@@ -19,7 +19,7 @@ from lgkv.checkpoints.heads import (
 )
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
-from lgkv.keys import decode_text, encode_text, pack_uint
+from lgkv.keys import encode_text, pack_uint
 from lgkv.layout import Kind, Table
 from lgkv.names import add_thread, remove_thread, thread_number
 from lgkv.writer import Batch
@@ -60,14 +60,14 @@ def namespace_name(snapshot: Snapshot, thread: int, number: int) -> str:
         raise CorruptionError(
             Table.THREADS.label, key, "the checkpoint namespace's name is missing"
         )
-    return decode_text(body)
+    return rec.text_of(key, body)
 
 
 def namespace_numbers(snapshot: Snapshot, thread: int) -> dict[int, str]:
     """Return the checkpoint namespaces of a thread by number."""
     prefix = rec.thread_key(thread, Kind.NAMESPACE_NAME)
     return {
-        int.from_bytes(key[len(prefix) + 1 :], "big"): decode_text(body)
+        int.from_bytes(key[len(prefix) + 1 :], "big"): rec.text_of(key, body)
         for key, body in snapshot.scan(Table.THREADS, prefix)
     }
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lgkv.codec import PLAIN_TYPE, Codec, Payload
-from lgkv.errors import InvalidInputError
-from lgkv.layout import decode_plain, encode_plain
+from lgkv.errors import CorruptionError, InvalidInputError, LgkvError
+from lgkv.layout import Table, decode_plain, encode_plain
 
 __all__ = [
     "PLAIN_TYPE",
@@ -83,6 +83,19 @@ class PlainCodec:
         return self.encode(metadata)
 
 
-def decode_payload(codec: Codec, payload: Payload) -> Any:
-    """Return the value of a payload, whether plain data or the codec's own form."""
-    return decode_plain(payload[1]) if payload[0] == PLAIN_TYPE else codec.decode(payload)
+def decode_payload(codec: Codec, payload: Payload, key: bytes | None = None) -> Any:
+    """Return the value of a payload, whether plain data or the codec's own form.
+
+    Bytes that are none are a CorruptionError that names the record's `key`; what a codec of
+    somebody's own raises is its own affair: it may be for want of a key.
+    """
+    plain = payload[0] == PLAIN_TYPE
+    try:
+        return decode_plain(payload[1]) if plain else codec.decode(payload)
+    except LgkvError:
+        raise
+    except (ValueError, RecursionError) as error:
+        if plain or codec.models is not None:
+            reason = f"the value cannot be decoded: {error}"
+            raise CorruptionError(Table.THREADS.label, key, reason) from error
+        raise

@@ -14,6 +14,7 @@ from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.thread import ThreadEdit
 from lgkv.codec import EMPTY, Payload
 from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Kept, Plan, join_arrays
+from lgkv.codec.runs import MAX_EXTENTS
 from lgkv.errors import CorruptionError, LgkvError
 from lgkv.keys import pack_uint, unpack_uint
 from lgkv.layout import Kind, Table
@@ -92,9 +93,11 @@ def unpack_stored(key: bytes, body: bytes) -> StoredVersion:
         frame_bytes, log_bytes, count, *rest = numbers
     except (ValueError, IndexError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged version: {error}") from None
-    if len(rest) != 3 * count:
-        raise CorruptionError(Table.THREADS.label, key, "the extents are cut short")
+    if len(rest) != 3 * count or count > 2 * MAX_EXTENTS:
+        raise CorruptionError(Table.THREADS.label, key, "the extents are not as many as they say")
     extents = tuple(Extent(*rest[at : at + 3]) for at in range(0, len(rest), 3))
+    if any(extent.first + extent.size >= 1 << 63 for extent in extents):
+        raise CorruptionError(Table.THREADS.label, key, "an extent that no chain has")
     return StoredVersion(stamp, form, EMPTY, extents, frame_bytes, log_bytes)
 
 
@@ -118,7 +121,10 @@ def _unpack_piece(key: bytes, prefix: bytes, chain: int, body: bytes) -> Piece:
         count, at = unpack_uint(body, 0)
     except ValueError as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged piece: {error}") from None
-    return Piece(chain, first, count, rec.unpack_payload(key, body[at:]))
+    payload = rec.unpack_payload(key, body[at:])
+    if count > max(len(payload[1]), 1):
+        raise CorruptionError(Table.THREADS.label, key, f"{count} elements cannot be in the piece")
+    return Piece(chain, first, count, payload)
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -134,20 +140,19 @@ def read_version(
 
 
 def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> list[Piece]:
-    """Return the pieces that hold the elements of `extents`, in their order."""
-    found = []
+    """Return the pieces that hold the elements of `extents`, each once."""
+    found: dict[tuple[int, int], Piece] = {}
     for extent in extents:
-        pieces = list(_pieces(snapshot, thread, extent))
-        have = sum(piece.count for piece in pieces)
-        if (
-            not pieces
-            or pieces[0].first > extent.first
-            or (pieces[0].first + have < extent.first + extent.size)
-        ):
+        end = -1
+        for piece in _pieces(snapshot, thread, extent):
+            if piece.first != end >= 0:
+                break
+            end = piece.first + piece.count
+            found[piece.chain, piece.first] = piece
+        if end < extent.first + max(extent.size, 1):
             key = piece_key(thread, extent.chain, extent.first)
             raise CorruptionError(Table.THREADS.label, key, "elements of the chain are missing")
-        found.extend(pieces)
-    return found
+    return list(found.values())
 
 
 def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
@@ -165,7 +170,11 @@ def stored_payload(snapshot: Snapshot, thread: int, stored: StoredVersion) -> Pa
     """Return the payload of an opaque version."""
     if stored.form is Form.INLINE:
         return stored.inline
-    return pieces_of(snapshot, thread, stored.extents)[0].payload
+    pieces = pieces_of(snapshot, thread, stored.extents)
+    if len(pieces) != 1:
+        key = rec.thread_key(thread, Kind.PIECE)
+        raise CorruptionError(Table.THREADS.label, key, "an opaque value is not one piece")
+    return pieces[0].payload
 
 
 # --- writing -------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from lgkv._msgpack import split_array
 from lgkv._shadow import Node, build, matches, raw_node
 from lgkv.codec import EMPTY, Codec, Payload
-from lgkv.codec.runs import Extent, Kept, bounded, is_same, runs_of
+from lgkv.codec.runs import MAX_EXTENTS, Extent, Kept, bounded, is_same, runs_of
 
 __all__ = [
     "Base",
@@ -242,6 +242,8 @@ def _plan_patch(
     entries = {key: new.get(key) or old[key] for key in value} if _still(new, value, raw) else None
     raw = ONE_FRAME + raw + _encode(deleted, codec)
     if base.log_bytes + len(raw) > LOG_TO_FRAME * base.frame_bytes:
+        return None
+    if len(base.extents) >= MAX_EXTENTS:  # so often has it forked
         return None
     log = sum(extent.size for extent in base.extents)
     return Plan(

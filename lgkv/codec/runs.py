@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from lgkv._shadow import Node, matches, node_key, run_length, value_key
 
-__all__ = ["Extent", "Kept", "Run", "bounded", "is_same", "runs_of"]
+__all__ = ["MAX_EXTENTS", "Extent", "Kept", "Run", "bounded", "is_same", "runs_of"]
 
 MAX_EXTENTS: Final = 64
 """A list in more runs than this is stored again in one."""

@@ -19,14 +19,30 @@ __all__ = ["Shelf"]
 
 SLOT_BYTES: Final = 8
 ENTRY_BYTES: Final = 200
+MAX_GAP: Final = 1 << 16
+"""A chain's elements further apart than this are not held together: the older are forgotten."""
 
 
 @dataclass(slots=True)
 class _Book:
-    """The nodes of a chain's elements, by number; None where nothing is known."""
+    """The nodes of a chain's elements from number `first` on; None where nothing is known."""
 
+    first: int
     nodes: list[Node | None] = field(default_factory=list)
     weight: int = ENTRY_BYTES
+
+    def make_room(self, first: int, end: int) -> bool:
+        """Have places for elements; whether they are near enough to those that there are."""
+        before = max(self.first - first, 0)
+        behind = max(end - self.first - len(self.nodes), 0)
+        if before + behind > MAX_GAP + end - first:
+            return False
+        if before:
+            self.nodes[:0] = [None] * before
+            self.first = first
+        self.nodes.extend([None] * behind)
+        self.weight += SLOT_BYTES * (before + behind)
+        return True
 
 
 @dataclass(slots=True)
@@ -58,7 +74,9 @@ class Shelf:
                 nodes: list[Node | None] = []
                 if isinstance(book, _Book):
                     self._books.move_to_end((owner, chain))
-                    nodes = book.nodes[first : first + count]
+                    low = first - book.first
+                    nodes = [None] * -low if -count < low < 0 else []
+                    nodes += book.nodes[max(low, 0) : max(low + count, 0)]
                 found.extend(nodes)
                 found.extend([None] * (count - len(nodes)))
         return found
@@ -67,15 +85,12 @@ class Shelf:
         """Hold the nodes of elements of a chain from `first` on, in place of older ones."""
         with self._lock:
             book = self._books.pop((owner, chain), None)
-            if not isinstance(book, _Book):
-                book = _Book()
-            else:
+            if book is not None:
                 self.weight -= book.weight
-            missing = first + len(nodes) - len(book.nodes)
-            if missing > 0:
-                book.nodes.extend([None] * missing)
-                book.weight += SLOT_BYTES * missing
-            for at, node in enumerate(nodes, first):
+            if not isinstance(book, _Book) or not book.make_room(first, first + len(nodes)):
+                book = _Book(first)
+                book.make_room(first, first + len(nodes))
+            for at, node in enumerate(nodes, first - book.first):
                 old = book.nodes[at]
                 if old is None or (node.decoded and not old.decoded):
                     book.weight += node.weight - (0 if old is None else old.weight)

@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, SecretStr
 import lgkv
 from lgkv.langgraph import LgkvSaver
 from tests.conformance.checkpoints import config_of, put
+from tests.conformance.stored import audit
 from tests.unit.shadows import Card, Colour, Free, Loud, Pair, Point, Private, exactly, wreck
 
 UTC = datetime.timezone.utc
@@ -292,6 +293,54 @@ def test_equal_values_that_are_stored_differently_are_told_apart(
         if memory == "cold":
             db._connection.shelf.clear()
         assert state(saver, config) == as_given(saver, placed(value))
+
+
+def test_model_that_is_the_same_but_another_object_is_stored_once(
+    db: lgkv.Database, saver: LgkvSaver
+) -> None:
+    config = put(saver, None, {"a": [rich(), PAD]}, {"a": "1"})
+    same = put(saver, config, {"a": [copy.deepcopy(rich()), PAD]}, {"a": "2"})
+    assert read(saver, same) == read(saver, config)
+    thread = audit(db)
+    assert thread is not None
+    assert len(thread.pieces) == 1
+
+
+ENTRIES = {f"k{number}": [number, PAD] for number in range(20)}
+LAST = {"k0": ENTRIES["k0"]}
+REST = {key: value for key, value in ENTRIES.items() if key != "k0"}
+DICTS: dict[str, dict[Any, Any]] = {
+    "reversed": dict(reversed(ENTRIES.items())),
+    "one at the end": REST | LAST,
+    "one at the end, changed": REST | {"k0": "new"},
+    "two exchanged": {"k1": ENTRIES["k1"]} | LAST | ENTRIES,
+    "values exchanged": ENTRIES | {"k0": ENTRIES["k1"], "k1": ENTRIES["k0"]},
+    "one less": REST,
+    "one in place of another": REST | {"new": 1},
+    "one in front": {"new": 1} | ENTRIES,
+    "one in the middle": LAST | {"new": 1} | REST,
+    "none for one": ENTRIES | {"k3": None},
+    "equal values": ENTRIES | {"k3": [3.0, PAD]},
+    "equal keys": ENTRIES | {3: "three"},
+    "keys of a subclass": {Text(key): value for key, value in ENTRIES.items()},
+    "few": {"k3": ENTRIES["k3"]},
+    "empty": {},
+    "an id": ENTRIES | {"id": "k0"},
+    "tuples": {key: tuple(value) for key, value in ENTRIES.items()},
+    "ordered": OrderedDict(reversed(ENTRIES.items())),
+}
+
+
+@pytest.mark.parametrize("memory", ["warm", "cold"])
+@pytest.mark.parametrize("name", DICTS)
+def test_dict_comes_back_in_its_order(db: lgkv.Database, name: str, memory: str) -> None:
+    saver, config = LgkvSaver(db), None
+    for value in (ENTRIES, DICTS[name], ENTRIES | {"more": 1}, DICTS[name], ENTRIES):
+        config = step(saver, config, {"a": value})
+        if memory == "cold":
+            db._connection.shelf.clear()
+        assert state(saver, config) == as_given(saver, {"a": value})
+        assert state(saver, config) == as_given(saver, {"a": value})
 
 
 MUTATIONS: dict[str, tuple[Any, Callable[[Any], Any]]] = {

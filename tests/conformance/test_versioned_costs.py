@@ -48,9 +48,10 @@ def db(path: str) -> Iterator[lgkv.Database]:
 
 @pytest.fixture
 def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count the elements of lists and dicts, and the models, that the serialiser is given."""
+    """Count what the serialiser is given: elements of lists and dicts, models, and payloads."""
     counted: Counter[str] = Counter()
     dumps, default = StrictSerializer.dumps_typed, jsonplus._msgpack_default
+    loads = StrictSerializer.loads_typed
 
     def counting_dumps(self: StrictSerializer, value: Any) -> tuple[str, bytes]:
         counted["elements"] += len(value) if type(value) in (list, dict) else 1
@@ -60,7 +61,12 @@ def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["models"] += hasattr(value, "model_dump")
         return default(value)
 
+    def counting_loads(self: StrictSerializer, data: tuple[str, bytes]) -> Any:
+        counted["loads"] += 1
+        return loads(self, data)
+
     monkeypatch.setattr(StrictSerializer, "dumps_typed", counting_dumps)
+    monkeypatch.setattr(StrictSerializer, "loads_typed", counting_loads)
     monkeypatch.setattr(jsonplus, "_msgpack_default", counting_default)
     return counted
 
@@ -191,6 +197,21 @@ def test_every_append_serialises_one_element(db: lgkv.Database, serialised: Coun
         serialised.clear()
         thread.put(items)
         assert serialised == {"elements": 1, "models": 1}
+
+
+def test_whatever_was_put_is_compared_with_from_memory(
+    db: lgkv.Database, serialised: Counter[str]
+) -> None:
+    items = [message(number) for number in range(20)]
+    thread = Thread(db, items)
+    for name, (change, _) in EDITS.items():
+        items = change(items, message(name)) or items
+        serialised.clear()
+        thread.put(items)
+        items = [*items, message(f"after {name}"), *(message(n) for n in range(20 - len(items)))]
+        thread.put(items)
+        thread.put(items[:-1])
+        assert serialised["loads"] == 0, name
 
 
 def test_every_append_to_what_was_read_serialises_one_element(

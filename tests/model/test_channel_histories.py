@@ -74,6 +74,7 @@ class Histories(RuleBasedStateMachine):
 
     elements: Any = storable()
     serdes: tuple[str, ...] = NAMES
+    firsts: tuple[Any, ...] = (None,)
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,6 +89,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
+        self.first = data.draw(st.sampled_from(self.firsts), label="first value")
         self.name = data.draw(st.sampled_from(self.serdes), label="serialiser")
         self.cache_bytes = data.draw(st.sampled_from(CACHES), label="cache")
         self.serde = serialiser(self.name)
@@ -150,7 +152,8 @@ class Histories(RuleBasedStateMachine):
         elif what == "drop":
             state.pop(channel, None)
         else:
-            state[channel] = self.edit(state.get(channel), data)
+            old = state.get(channel, copy.deepcopy(self.first))
+            state[channel] = self.edit(old, data)
 
     def _put(
         self,
@@ -332,6 +335,8 @@ class Histories(RuleBasedStateMachine):
 class Lists(Histories):
     """Channels that hold lists, as `messages` does."""
 
+    firsts = ([], [["x" * 50, number] for number in range(12)])
+
     def edit(self, value: Any, data: st.DataObject) -> Any:
         items = list(value) if isinstance(value, list) else []
         new = data.draw(self.elements, label="element")
@@ -367,6 +372,8 @@ class Messages(Lists):
 
 class Dicts(Histories):
     """Channels that hold dicts."""
+
+    firsts = ({}, {f"k{number}": ["x" * 50, number] for number in range(20)})
 
     def edit(self, value: Any, data: st.DataObject) -> Any:
         entries = dict(value) if isinstance(value, dict) else {}
@@ -414,7 +421,7 @@ class Mixed(Lists):
 
 
 SETTINGS = settings(
-    max_examples=400 if LONG else 12,
+    max_examples=400 if LONG else 25,
     stateful_step_count=50 if LONG else 20,
     suppress_health_check=list(HealthCheck),
 )
