@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from lgkv.layout import Table, seal_record
 from lgkv.snapshot import Snapshot, State
@@ -16,13 +16,19 @@ LARGE_RECORD_BYTES: Final = 1000
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
 
-    __slots__ = ("_compress", "state")
+    __slots__ = ("_compress", "memo", "state")
 
     _compress: bool
     """Whether records are compressed where it pays."""
 
     state: State
     """The file's counters; the commit stores them."""
+
+    memo: dict[Any, Any]
+    """What earlier changes of this process read or wrote, as of this point of the transaction.
+
+    It is emptied whenever somebody else has committed, and when a change fails.
+    """
 
     def put(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` under `key`; return the growth in bytes of keys and records."""

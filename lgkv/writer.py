@@ -40,6 +40,9 @@ T = TypeVar("T")
 BATCH_CHANGES: Final = 1024
 """The most changes in one commit."""
 
+MEMO_ENTRIES: Final = 4096
+"""The most that is remembered from one commit to the next."""
+
 logger = logging.getLogger("lgkv")
 
 
@@ -143,6 +146,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._gate: Gate | None = None
+        self._memo: dict[Any, Any] = {}
+        self._memo_as_of = -1
 
     # --- for callers ---
 
@@ -324,6 +329,7 @@ class Writer:
         try:
             batch = Batch(self._env.sharing, self._env.tell)
             batch.begin(txn, databases)
+            batch.memo = self._take_memo(txn.id())
             batch.state = batch.read_state()
             batch._compress = self._env.options.compression  # noqa: SLF001
             for pending in wanted:
@@ -334,16 +340,26 @@ class Writer:
                 except (lmdb.MapFullError, MemoryError):
                     raise
                 except Exception as error:  # noqa: BLE001  it reaches its caller through the future
+                    batch.memo.clear()
                     failed.append((pending, error))
             if done:
                 batch.state.commit += 1
                 batch.put(Table.MAIN, STATE_KEY, batch.state.pack())
+                number = txn.id()
                 self._flush(txn)
+                self._memo_as_of = number
         finally:
             txn.abort()  # unless it was committed; at once, for it holds LMDB's lock
         self.figures.changes += len(done)
         self.figures.failed_changes += len(failed)
         self._decide(done, failed)
+
+    def _take_memo(self, number: int) -> dict[Any, Any]:
+        """Return what is known of the file for transaction `number`; it is so until a failure."""
+        if number != self._memo_as_of + 1 or len(self._memo) > MEMO_ENTRIES:
+            self._memo = {}
+        self._memo_as_of = -1
+        return self._memo
 
     def _decide(
         self, done: list[tuple[_Pending, Any]], failed: list[tuple[_Pending, BaseException]]
@@ -367,6 +383,7 @@ class Writer:
         except BaseException:
             batch._txn.abort()  # noqa: SLF001
             batch.state = state
+            batch.memo.clear()
             raise
         finally:
             batch._txn = outer  # noqa: SLF001
