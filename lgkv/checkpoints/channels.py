@@ -6,7 +6,9 @@ fetched in a snapshot first. What memory learns of stored elements goes to the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -174,8 +176,9 @@ class ChannelValues:
             if not fetched.pieces:
                 whole: list[Any] = fetched.nodes
                 return clone_all(whole, self._load)
-            nodes, given = self._complete(fetched)
-            return clone_all(nodes, self._load, given)
+            with uncollected():
+                nodes, given = self._complete(fetched)
+                return clone_all(nodes, self._load, given)
         if form is Form.DICT:
             if fetched.entries is not None:
                 keys = list(fetched.entries)
@@ -264,6 +267,18 @@ class ChannelValues:
 
     def _owner(self, thread: int) -> tuple[int, Any]:
         return thread, self._codec.signature
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause the garbage collector while much is made that stays."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _element(extents: list[Extent], position: int) -> tuple[int, int]:
