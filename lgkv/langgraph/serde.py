@@ -158,8 +158,11 @@ class SerdeCodec:
         return kind, bytes(raw)
 
     def decode(self, payload: Payload) -> Any:
-        """Return a fresh value."""
-        return self._serde.loads_typed(payload)
+        """Return a fresh value; ValueError if the payload is of no type that is known."""
+        try:
+            return self._serde.loads_typed(payload)
+        except NotImplementedError as error:
+            raise ValueError(str(error)) from error
 
     def encode_parts(self, parts: list[dict[str, Any]]) -> Payload:
         """Return metadata and state as plain CBOR, or as the serialiser's payload.
