@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections import defaultdict
@@ -30,13 +31,12 @@ class Damage(NamedTuple):
 
     def apply(self, path: str) -> None:
         """Do it to the file at `path`, below all checks."""
+        room = os.path.getsize(path) + (4 << 20)
+        options = {"subdir": False, "lock": False, "sync": False, "lib_version": 0}
         with (
-            lmdb.open(
-                path, subdir=False, lock=False, sync=False, max_dbs=8, map_size=1 << 30,
-                lib_version=0,
-            ) as env,
+            lmdb.open(path, map_size=room, max_dbs=len(Table), **options) as env,
             env.begin(write=True) as txn,
-        ):  # fmt: skip
+        ):
             main = self.table is Table.MAIN
             database = None if main else env.open_db(self.table.label.encode(), txn, create=False)
             txn.delete(self.key, db=database)

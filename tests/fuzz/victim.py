@@ -27,7 +27,7 @@ from tests.fuzz.sample import Call, reads, writes
 __all__ = ["ALLOWANCE_BYTES", "Outcome", "Victim", "VictimError", "outcome_of"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-LIMIT_S: Final = 120
+LIMIT_S: Final = 90
 """A file on which all calls together take longer has made one of them hang."""
 
 ALLOWANCE_BYTES: Final = 256 << 20
