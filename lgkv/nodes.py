@@ -67,7 +67,7 @@ def walk_nodes(
             if path:
                 path.pop()
             continue
-        path.append(decode_text(node.label))
+        path.append(_label(node))
         if len(path) >= len(wanted):
             yield tuple(path), node
         levels.append(
@@ -95,6 +95,14 @@ def _children(snapshot: Snapshot, parent: int) -> Iterator[Node]:
     found = (_unpack(key, body) for key, body in snapshot.scan(Table.MEMORY, prefix))
     for _, alike in groupby(found, lambda node: unpack_bytes(pack_bytes(node.label), 0)[0]):
         yield from sorted(alike, key=lambda node: node.label)
+
+
+def _label(node: Node) -> str:
+    try:
+        return decode_text(node.label)
+    except UnicodeDecodeError as error:
+        key = _node_key(node.parent, node.label)
+        raise CorruptionError(Table.MEMORY.label, key, f"a damaged label: {error}") from None
 
 
 def _child(snapshot: Snapshot, parent: int, label: bytes) -> Node | None:
@@ -165,7 +173,7 @@ class Tree:
                     Table.MEMORY.label, key, "the namespace of an item is missing"
                 )
             parent, label = _fields(key, body, int, bytes)
-            node = _child(self._batch, parent, label)
+            node = _child(self._batch, parent, label) if 0 <= parent < number else None
             if node is None or node.number != number:
                 raise CorruptionError(Table.MEMORY.label, key, "the namespace is not where it says")
             self._nodes[number] = node
@@ -222,6 +230,9 @@ def _path_key(number: int) -> bytes:
 def _unpack(key: bytes, body: bytes) -> Node:
     number, items, children, whole = _fields(key, body, int, int, int, (bytes, type(None)))
     parent, label = split_key(Table.MEMORY, key, 1, "ub")
+    if not parent < number < 1 << 64 or items < 0 or children < 0:
+        # Numbers grow from parent to child, so no walk down the tree goes round.
+        raise CorruptionError(Table.MEMORY.label, key, "a number of the namespace cannot be")
     if label is None:
         label = whole
     if label is None:

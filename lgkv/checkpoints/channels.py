@@ -203,7 +203,7 @@ class ChannelValues:
         given: list[Any] = [MISSING] * len(nodes)
         for piece in fetched.pieces:
             elements = self._elements(fetched.thread, piece)
-            made = self._nodes(piece, elements)
+            made = self._nodes(fetched.thread, piece, elements)
             if made:
                 self._shelf.hold(self._owner(fetched.thread), piece.chain, piece.first, made)
             position, used = 0, False
@@ -233,11 +233,16 @@ class ChannelValues:
             raise CorruptionError(Table.THREADS.label, key, "a piece has not its elements")
         return elements
 
-    def _nodes(self, piece: Piece, elements: list[Any]) -> list[Node]:
+    def _nodes(self, thread: int, piece: Piece, elements: list[Any]) -> list[Node]:
         models = self._codec.models
         if models is None:
             return []
-        return with_raw([build(e, models, decoded=True) for e in elements], piece.payload[1])
+        made = [build(element, models, decoded=True) for element in elements]
+        try:
+            return with_raw(made, piece.payload[1])
+        except ValueError as error:  # a decoder may overlook what stands behind the list
+            key = values.piece_key(thread, piece.chain, piece.first)
+            raise CorruptionError(Table.THREADS.label, key, str(error)) from None
 
     def _replay(self, fetched: Fetched) -> dict[str, Any]:
         log: list[Any] = []

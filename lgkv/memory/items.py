@@ -56,7 +56,10 @@ class ItemRecord:
     def key_text(self, key: bytes) -> str:
         """Return the item's key; `key` is the record's."""
         _, raw = split_key(Table.MEMORY, key, 1, "ub")
-        return decode_text(self.whole_key if raw is None else raw)
+        try:
+            return decode_text(self.whole_key if raw is None else raw)
+        except UnicodeDecodeError as error:
+            raise CorruptionError(Table.MEMORY.label, key, f"a damaged key: {error}") from None
 
 
 def encode_value(value: Any) -> bytes:

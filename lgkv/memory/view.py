@@ -21,6 +21,7 @@ from lgkv.snapshot import Snapshot
 from lgkv.vectors import (
     best_scores,
     check_dims,
+    check_stored_rows,
     check_vector,
     get_vectors,
     read_settings,
@@ -201,6 +202,7 @@ class MemoryView:
 
         def rows() -> Iterator[NDArray[np.float32]]:
             for candidate, found in vectors:
+                check_stored_rows(candidate.suffix, found, query.size)
                 scored.append(candidate)
                 yield found
 
@@ -245,14 +247,19 @@ class MemoryView:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
             self.to_refresh.add(found.suffix)
         key = item_key(found.suffix)
+        try:
+            created, updated = _time(record.created_us), _time(record.updated_us)
+            expires = _time(record.deadline_us) if record.deadline_us else None
+        except OverflowError as error:
+            raise CorruptionError(Table.MEMORY.label, key, f"a damaged time: {error}") from None
         return StoredItem(
             found.namespace,
             record.key_text(key),
             record.value(key),
-            _time(record.created_us),
-            _time(record.updated_us),
+            created,
+            updated,
             found.score,
-            _time(record.deadline_us) if record.deadline_us else None,
+            expires,
         )
 
     def _hides(self, record: ItemRecord) -> bool:
