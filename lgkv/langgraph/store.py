@@ -34,6 +34,7 @@ from lgkv.database import Database
 from lgkv.errors import InvalidInputError
 from lgkv.expiry import ttl_us
 from lgkv.filters import validate_filter
+from lgkv.langgraph import _loops
 from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.langgraph._opening import Opening
 from lgkv.langgraph._sweeper import Sweeper
@@ -124,10 +125,9 @@ class LgkvStore(Opening, BaseStore):
         embedded = Embedded()
         if self._index is not None:
             embedded = await self._index.aembed(plan.documents, plan.queries)
-        results, to_refresh = self._read(plan, embedded)
+        results, to_refresh = await _loops.read(self._db, lambda: self._read(plan, embedded))
         if plan.puts:
-            change = self._change(plan, embedded, to_refresh)
-            await asyncio.wrap_future(self._db.submit(change))
+            await _loops.write(self._db, self._change(plan, embedded, to_refresh))
         else:
             self._refresh(to_refresh)
         return results
@@ -215,8 +215,8 @@ class AsyncLgkvStore(LgkvStore):
     async def sweep_ttl(self) -> int:  # type: ignore[override]  # as the peers' async stores
         """Delete the items that have expired; return how many."""
         total = 0
-        while self._db.memory.has_due():
-            total += await asyncio.wrap_future(self._db.submit(self._db.memory.sweep_change()))
+        while await _loops.read(self._db, self._db.memory.has_due):
+            total += await _loops.write(self._db, self._db.memory.sweep_change())
         return total
 
     async def start_ttl_sweeper(  # type: ignore[override]  # as the peers' async stores

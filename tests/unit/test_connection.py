@@ -474,7 +474,7 @@ class TestFork:
     def test_child_does_not_let_others_past_the_gate_of_its_parent(self, path: str) -> None:
         db = connect(path, "c", Options(lock_timeout_s=0.05))
         put(db, b"a")
-        gate = db.writer._gate
+        gate = db.writer._commits._gate
         assert gate is not None
         gate.acquire(0)
 

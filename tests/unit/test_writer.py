@@ -27,14 +27,13 @@ from lgkv import (
     ValueTooLargeError,
     WriteLockTimeoutError,
     layout,
-    writer,
 )
 from lgkv.connection import Connection, connect
 from lgkv.datafile import Gate
 from lgkv.env import Environment, Options
 from lgkv.layout import Table
 from lgkv.snapshot import State
-from lgkv.writer import Batch, Change
+from lgkv.writer import Batch, Change, commit
 from tests.invariants import structural_damage
 from tests.processes import run_program
 
@@ -288,7 +287,7 @@ class TestBatches:
     def test_batch_has_a_largest_size(
         self, db: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "BATCH_CHANGES", 3)
+        monkeypatch.setattr(commit, "BATCH_CHANGES", 3)
         together(db, *(putting(b"%d" % number) for number in range(10)))
         assert len(names(db)) == 10
         assert db.writer.figures.commits == 4
@@ -298,12 +297,12 @@ class TestBatches:
         assert results == [None] * 20
         assert len(names(db)) == 20
 
-    def test_full_map_fails_the_batch_whole_and_the_next_one_fits(self, path: str) -> None:
+    def test_full_map_fails_what_does_not_fit_and_nothing_else(self, path: str) -> None:
         db = connect(path, "c", Options(map_size_bytes=1 << 20, compression=False))
         results = together(db, putting(b"a"), putting(b"large", bytes(4 << 20)), putting(b"b"))
-        assert [type(result) for result in results] == [MapFullError] * 3
-        assert (names(db), state(db)) == ([], State())
-        assert together(db, putting(b"a"), putting(b"b")) == [None, None]
+        assert [type(result) for result in results] == [type(None), MapFullError, type(None)]
+        assert names(db) == [b"a", b"b"]
+        assert state(db) == State(commit=2, threads=2)
         db.close()
 
     def test_cancelled_change_is_not_written(self, db: Connection) -> None:
@@ -406,7 +405,7 @@ class TestFailedCommit:
     def test_failed_commit_reaches_every_caller_of_the_batch_and_the_queue(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "BATCH_CHANGES", 2)
+        monkeypatch.setattr(commit, "BATCH_CHANGES", 2)
         db = connect(path, "c", PLAIN)
         with commit_failing(monkeypatch, lmdb.DiskError("gone")):
             results = together(db, *(putting(b"%d" % number) for number in range(5)))
@@ -429,7 +428,7 @@ class TestFailedCommit:
             raise OSError(24, "Too many open files")
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "Gate", refuse)
+            patch.setattr(commit, "Gate", refuse)
             with pytest.raises(CommitFailedError, match="Too many open files"):
                 db.commit(putting(b"a"))
         db.commit(putting(b"b"))
@@ -606,7 +605,7 @@ class TestClosing:
         for run in (closed.commit, closed.submit):
             with pytest.raises(ClosedError):
                 run(putting(b"a"))
-        assert closed._gate is None
+        assert closed._commits._gate is None
 
     def test_commits_that_race_a_close_are_written_or_refused(self, path: str) -> None:
         def write(db: Connection, started: threading.Barrier, lane: str, acked: list[str]) -> None:
@@ -636,7 +635,7 @@ class TestClosing:
                 thread.join(LIMIT_S)
             again = connect(path, "w", PLAIN)
             assert {name.encode() for name in acked} <= set(names(again))
-            assert again.writer._gate is None
+            assert again.writer._commits._gate is None
             again.close()
 
 

@@ -1,0 +1,78 @@
+"""Waiting for the writer on an event loop, whatever loop that is.
+
+The writer thread tells a loop once for all the writes of a batch: waking a loop costs more
+than a write does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from lgkv.database import Database
+from lgkv.writer import Change, Pending
+
+__all__ = ["flush", "read", "write"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _OfLoop:
+    """The mailbox of a loop."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def deliver(self, ended: list[Pending]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self.loop.call_soon_threadsafe(_tell, ended)
+
+
+def _tell(ended: list[Pending]) -> None:
+    for pending in ended:
+        waiter = pending.waiter
+        if waiter.done():  # it was cancelled
+            continue
+        if isinstance(pending.error, StopIteration):  # which no asyncio future takes
+            waiter.set_exception(RuntimeError("a change raised StopIteration"))
+        elif pending.error is not None:
+            waiter.set_exception(pending.error)
+        else:
+            waiter.set_result(pending.result)
+
+
+async def _post(db: Database, change: Change[Any] | None) -> Any:
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    pending = db.post(change, _OfLoop(loop), waiter)
+    try:
+        return await waiter
+    except asyncio.CancelledError:
+        pending.give_up()  # unless it has begun: then it is written, whole
+        raise
+
+
+async def write(db: Database, change: Change[T]) -> T:
+    """Write a change as `Database.commit` does, without holding up the loop.
+
+    Cancelled, it is written whole or not at all.
+    """
+    return cast("T", await _post(db, change))
+
+
+async def flush(db: Database) -> None:
+    """Do what `Database.flush` does, without holding up the loop."""
+    if db.unflushed:
+        await _post(db, None)
+
+
+async def read(db: Database, call: Callable[[], T]) -> T:
+    """Return what `call` reads, which sees all that this process has written before."""
+    if not db.unflushed:
+        return call()
+    await _post(db, None)
+    with db.as_committed():  # of what comes meanwhile nothing is waited for
+        return call()
