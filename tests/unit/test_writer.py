@@ -36,9 +36,18 @@ from lgkv.snapshot import State
 from lgkv.writer import Batch, Change, commit
 from tests.invariants import structural_damage
 from tests.processes import run_program
+from tests.unit.changes import (
+    LIMIT_S,
+    K,
+    failing,
+    names,
+    outcome,
+    putting,
+    queueing,
+    state,
+    together,
+)
 
-K = b"\x99"  # a kind that lgkv does not use
-LIMIT_S = 20
 PLAIN = Options(compression=False)  # so that sizes are what they seem
 
 
@@ -52,50 +61,6 @@ def db(path: str) -> Iterator[Connection]:
     connection = connect(path, "c", PLAIN)
     yield connection
     connection.close()
-
-
-def putting(name: bytes, body: bytes = b"body") -> Change[None]:
-    def apply(batch: Batch) -> None:
-        batch.state.threads += 1
-        batch.put(Table.MEMORY, K + name, body)
-
-    return Change(apply)
-
-
-def failing(error: BaseException, name: bytes = b"failing") -> Change[None]:
-    def apply(batch: Batch) -> None:
-        putting(name).apply(batch)
-        raise error
-
-    return Change(apply)
-
-
-def names(db: Connection) -> list[bytes]:
-    with db.snapshot() as snapshot:
-        return [key[1:] for key in snapshot.keys(Table.MEMORY, K)]
-
-
-def state(db: Connection) -> State:
-    with db.snapshot() as snapshot:
-        return snapshot.read_state()
-
-
-def outcome(future: Future[Any]) -> Any:
-    error = future.exception(LIMIT_S)
-    return future.result() if error is None else error
-
-
-@contextmanager
-def queueing(db: Connection) -> Iterator[None]:
-    """Let what is submitted meanwhile wait, and go into one batch."""
-    with db.writer._turn:
-        yield
-
-
-def together(db: Connection, *changes: Change[Any]) -> list[Any]:
-    with queueing(db):
-        futures = [db.submit(change) for change in changes]
-    return [outcome(future) for future in futures]
 
 
 class TestBatch:
