@@ -125,8 +125,12 @@ class Committer:
             figures.longest_wait_seconds = max(figures.longest_wait_seconds, waited)
 
     def _leave_gate(self) -> None:
-        if self._gate is not None:
-            self._gate.release()
+        try:
+            if self._gate is not None:
+                self._gate.release()
+        except Exception:  # what is written stays written; closing lets the others in as well
+            logger.exception("%s: the gate could not be released", self._env.path)
+            self.close()
 
     def _commit_and_grow(self, waiting: list[Pending]) -> list[Pending]:
         while True:

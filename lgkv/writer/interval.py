@@ -90,12 +90,16 @@ class IntervalCommitter(Committer):
     def _add(self, pending: Pending) -> None:
         try:
             batch = self._batch or self._open()
+        except BaseException as error:  # noqa: BLE001  it reaches its caller: this thread goes on
+            self._fail(pending, self._typed(error))
+            return
+        try:
             result = self._apply(batch, pending, nested=True)
         except lmdb.MapFullError:
             self.finish()
             super().serve([pending])  # which grows the map if it can, and flushes
-        except BaseException as error:  # noqa: BLE001  it reaches its caller: this thread goes on
-            self._fail(pending, self._typed(error))
+        except BaseException as error:  # noqa: BLE001  likewise
+            self._fail(pending, error)
         else:
             self._applied.append(pending)
             self._succeed(pending, result)
