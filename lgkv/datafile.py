@@ -321,8 +321,9 @@ class Gate:
 
     _FIRST_PAUSE_S: Final = 0.0002
     _LONGEST_PAUSE_S: Final = 0.001  # a busy writer lets go for microseconds only
+    _SHORTEST_PAUSE_S: Final = 0.0001
     _PATIENCE_S: Final = 0.02
-    """Whoever has waited so long pauses for `_FIRST_PAUSE_S` only."""
+    """After so long the pauses become shorter, in inverse proportion."""
     _BREAK_S: Final = 0.0015
     _TURN_S: Final = 0.02
     _LONGEST_TURN_S: Final = 0.16
@@ -356,8 +357,11 @@ class Gate:
             if free:
                 self._turn_began = began + waited
                 return waited
-            patient = waited < self._PATIENCE_S
-            pause = min(pause * 1.5, self._LONGEST_PAUSE_S) if patient else self._FIRST_PAUSE_S
+            if waited < self._PATIENCE_S:
+                pause = min(pause * 1.5, self._LONGEST_PAUSE_S)
+            else:
+                share = self._PATIENCE_S / waited
+                pause = max(self._LONGEST_PAUSE_S * share, self._SHORTEST_PAUSE_S)
         raise WriteLockTimeoutError(
             f"another process has held the write lock of {self._path!r} for {timeout_s:g} s: "
             "end its long write, or open with a larger lock_timeout_s"

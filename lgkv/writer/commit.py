@@ -114,7 +114,8 @@ class Committer:
         finally:
             self._leave_gate()
 
-    def _enter_gate(self) -> None:
+    def _enter_gate(self) -> float:
+        """Take the gate; return the seconds that others had it."""
         if self._gate is None:
             self._gate = Gate(self._env.path)
         waited = self._gate.acquire(self._env.options.lock_timeout_s)
@@ -123,6 +124,7 @@ class Committer:
             figures.waits += 1
             figures.wait_seconds += waited
             figures.longest_wait_seconds = max(figures.longest_wait_seconds, waited)
+        return waited
 
     def _leave_gate(self) -> None:
         try:

@@ -26,6 +26,9 @@ __all__ = ["IntervalCommitter"]
 IDLE_SHARE: Final = 0.1
 """The part of the interval after which the transaction ends if nothing more comes."""
 
+CONTENDED_S: Final = 0.02
+"""The longest that the transaction stays open where other processes wait for theirs."""
+
 logger = logging.getLogger("lgkv")
 
 
@@ -39,8 +42,8 @@ class IntervalCommitter(Committer):
         super().__init__(env)
         self._batch: Batch | None = None
         self._applied: list[Pending] = []
-        self._limit_s = env.options.interval_ms / 1000
-        self._began_at = self._used_at = 0.0
+        self._interval_s = env.options.interval_ms / 1000
+        self._end_at = self._used_at = 0.0
 
     @property
     def unflushed(self) -> bool:  # type: ignore[override]
@@ -51,8 +54,8 @@ class IntervalCommitter(Committer):
         """Return the seconds until the flush is due, None if there is nothing to flush."""
         if self._batch is None:
             return None
-        end = min(self._began_at + self._limit_s, self._used_at + self._limit_s * IDLE_SHARE)
-        return end - time.monotonic()
+        end_at = min(self._end_at, self._used_at + self._interval_s * IDLE_SHARE)
+        return end_at - time.monotonic()
 
     def serve(self, waiting: list[Pending]) -> list[Pending]:
         """Apply what is waiting. What became of each is in it afterwards; nothing is raised.
@@ -109,7 +112,7 @@ class IntervalCommitter(Committer):
             self.finish()
 
     def _open(self) -> Batch:
-        self._enter_gate()
+        contended = self._enter_gate() > 0
         try:
             self._env.sharing.enter(self)
             self._batch, _ = self._begin()
@@ -117,7 +120,8 @@ class IntervalCommitter(Committer):
             self._env.sharing.leave(self)
             self._leave_gate()
             raise
-        self._began_at = time.monotonic()
+        limit_s = min(self._interval_s, CONTENDED_S) if contended else self._interval_s
+        self._end_at = time.monotonic() + limit_s
         return self._batch
 
     def finish(self) -> None:
