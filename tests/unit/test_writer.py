@@ -199,8 +199,21 @@ class TestCommit:
         together(db, putting(b"b"), failing(ValueError()), putting(b"c"))
         figures = db.writer.figures
         assert (figures.commits, figures.changes, figures.failed_changes) == (2, 3, 1)
-        assert figures.flush_seconds > 0
-        assert figures.wait_seconds >= 0
+        assert figures.largest_batch == 2
+        assert 0 < figures.longest_flush_seconds < figures.flush_seconds
+        assert (figures.waits, figures.wait_seconds, figures.longest_wait_seconds) == (0, 0, 0)
+
+    def test_figures_count_who_waits_for_another_process(self, db: Connection) -> None:
+        gate = Gate(db.path)
+        gate.acquire(0)
+        waiting = [db.submit(putting(b"%d" % number)) for number in range(3)]
+        gate.close()
+        assert [outcome(future) for future in waiting] == [None] * 3
+        db.commit(putting(b"alone"))
+        figures = db.writer.figures
+        assert figures.waits <= 1  # it may have come when the gate was free again
+        assert (figures.waits == 1) is (figures.wait_seconds > 0)
+        assert figures.longest_wait_seconds == figures.wait_seconds
 
 
 class TestBatches:
@@ -209,6 +222,32 @@ class TestBatches:
         assert db.writer.figures.commits == 1
         assert state(db) == State(commit=1, threads=20)
         assert len(names(db)) == 20
+
+    def test_changes_that_come_while_one_is_flushed_share_the_next_flush(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        all_came, flush = threading.Event(), commit.Committer._flush
+
+        def flush_once_all_came(self: commit.Committer, batch: Batch, changes: int) -> None:
+            assert all_came.wait(LIMIT_S)
+            flush(self, batch, changes)
+
+        monkeypatch.setattr(commit.Committer, "_flush", flush_once_all_came)
+        futures = [db.submit(putting(b"%d" % number)) for number in range(32)]
+        threads = [
+            threading.Thread(target=db.commit, args=(putting(b"%d" % number),))
+            for number in range(32, 64)
+        ]
+        for thread in threads:
+            thread.start()
+        while not all(thread.is_alive() for thread in threads) or len(db.writer._queue) < 31:
+            time.sleep(0.001)
+        all_came.set()
+        assert [outcome(future) for future in futures] == [None] * 32
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert len(names(db)) == 64
+        assert db.writer.figures.commits <= 3
 
     def test_failing_change_takes_only_itself_down(self, db: Connection) -> None:
         results = together(

@@ -1,0 +1,278 @@
+"""Many writers and readers: each gets its turn, nobody is left stuck, and the file stays small."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import lgkv
+from lgkv import datafile
+from lgkv.connection import Connection, connect
+from lgkv.datafile import Gate
+from lgkv.env import Options
+from lgkv.layout import Table
+from lgkv.writer import Batch, Change
+from tests.processes import Program
+from tests.unit.changes import LIMIT_S, K, names, putting
+
+PLAIN = Options(compression=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    connect(tmp_path / "agent.lgkv", "c", PLAIN).close()
+    return str(tmp_path / "agent.lgkv")
+
+
+class Clock(SimpleNamespace):
+    """A clock that goes on when somebody sleeps, and a little when it is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(now=1000.0, slept=[])
+
+    def monotonic(self) -> float:
+        self.now += 0.000_05
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class TestTurns:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        clock = Clock()
+        monkeypatch.setattr(datafile, "time", clock)
+        return clock
+
+    @pytest.fixture
+    def gate(self, path: str, clock: Clock) -> Iterator[Gate]:
+        assert clock.slept == []
+        gate = Gate(path)
+        yield gate
+        gate.close()
+
+    def test_who_comes_back_at_once_takes_a_break_after_its_turn(
+        self, gate: Gate, clock: Clock
+    ) -> None:
+        for _ in range(1_000):
+            gate.acquire(1)
+            clock.now += 0.001
+            gate.release()
+        breaks = len(clock.slept)
+        assert set(clock.slept) == {Gate._BREAK_S}
+        assert 1.0 / Gate._LONGEST_TURN_S <= breaks < 1.2 / Gate._TURN_S
+        assert Gate._BREAK_S > Gate._LONGEST_PAUSE_S  # else nobody finds it free
+
+    def test_turns_are_short_again_once_somebody_waits(
+        self, path: str, gate: Gate, clock: Clock
+    ) -> None:
+        other = Gate(path)
+        for _ in range(1_000):
+            gate.acquire(1)
+            clock.now += 0.001
+            gate.release()
+        other.acquire(1)
+        with pytest.raises(lgkv.WriteLockTimeoutError):
+            gate.acquire(0.01)
+        other.close()
+        clock.slept.clear()
+        for _ in range(30):
+            gate.acquire(1)
+            clock.now += 0.001
+            gate.release()
+        assert clock.slept == [Gate._BREAK_S]
+
+    def test_who_comes_now_and_then_takes_no_break(self, gate: Gate, clock: Clock) -> None:
+        for _ in range(200):
+            gate.acquire(1)
+            gate.release()
+            clock.now += 2 * Gate._BREAK_S
+        assert clock.slept == []
+
+    def test_who_has_waited_for_long_tries_more_often(
+        self, path: str, gate: Gate, clock: Clock
+    ) -> None:
+        holder = Gate(path)
+        holder.acquire(1)
+        with pytest.raises(lgkv.WriteLockTimeoutError):
+            gate.acquire(1)
+        pauses = clock.slept
+        assert max(pauses) <= Gate._LONGEST_PAUSE_S
+        patient = pauses[len(pauses) // 4 :]
+        assert patient == sorted(patient, reverse=True)
+        assert patient[-1] <= max(pauses) / 5
+        holder.close()
+
+    def test_wait_is_told_in_seconds(self, path: str, gate: Gate, clock: Clock) -> None:
+        assert gate.acquire(1) == 0
+        gate.release()
+        holder = Gate(path)
+        holder.acquire(1)
+
+        def let_go(seconds: float) -> None:
+            clock.now += seconds
+            holder.release()
+
+        clock.sleep = let_go  # type: ignore[method-assign]
+        assert 0 < gate.acquire(1) < 0.01
+        holder.close()
+
+
+WRITING = """
+    import sys
+    import lgkv
+    from lgkv.layout import Table
+    from lgkv.writer import Change
+
+    db = lgkv.open(sys.argv[1], durability=sys.argv[3], compression=False)
+    key = b"\\x99" + sys.argv[2].encode()
+
+    def count(batch):
+        number = int(batch.get(Table.MEMORY, key) or b"0") + 1
+        batch.put(Table.MEMORY, key, b"%d" % number)
+        return number
+
+    print("ready", flush=True)
+    sys.stdin.readline()
+    while True:
+        if db.commit(Change(count)) % 20 == 0:
+            print("20 more", flush=True)
+"""
+
+
+def bodies(db: Connection) -> list[int]:
+    with db.snapshot() as snapshot:
+        return [int(body) for _, body in snapshot.scan(Table.MEMORY, K)]
+
+
+@pytest.mark.parametrize("durability", ["full", "interval"])
+def test_none_of_four_processes_that_write_without_a_pause_starves(
+    path: str, durability: str
+) -> None:
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(Program(WRITING, path, f"{lane}", durability)) for lane in range(4)
+        ]
+        for program in programs:
+            assert program.hear() == "ready"
+        for program in programs:
+            program.say("go")
+        for program in programs:
+            for _ in range(15):
+                assert program.hear() == "20 more"
+    db = connect(path, "w", PLAIN)
+    written = bodies(db)
+    db.close()
+    assert min(written) >= 280  # with "interval" the last ones may be lost
+    assert max(written) < 40 * min(written)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process is killed with SIGKILL")
+@pytest.mark.parametrize("place", ["in a change", "behind the gate", "in the flush"])
+def test_process_that_is_killed_while_it_writes_holds_nobody_up(path: str, place: str) -> None:
+    code = """
+        import sys
+        import lgkv
+        from lgkv.layout import Table
+        from lgkv.writer import Change
+        from lgkv.writer.commit import Committer
+
+        def stop(*_):
+            print("stopped", flush=True)
+            sys.stdin.read()
+
+        def apply(batch):
+            batch.put(Table.MEMORY, b"\\x99killed", b"body")
+            if sys.argv[2] == "in a change":
+                stop()
+
+        if sys.argv[2] == "behind the gate":
+            Committer._begin = stop
+        if sys.argv[2] == "in the flush":
+            Committer._flush = stop
+        lgkv.open(sys.argv[1]).commit(Change(apply))
+    """
+    db = connect(path, "w", Options(lock_timeout_s=LIMIT_S))
+    with Program(code, path, place) as program:
+        assert program.hear() == "stopped"
+        waiting = db.submit(putting(b"after"))
+        assert not waiting.done()
+        program.kill()
+        waiting.result(LIMIT_S)
+    db.commit(putting(b"and more"))
+    assert names(db) == [b"after", b"and more"]
+    db.close()
+
+
+# --- readers -------------------------------------------------------------------------------
+
+RECORDS, COMMITS = 200, 300
+
+READING = """
+    import sys
+    import lgkv
+    from lgkv.layout import Table
+
+    db = lgkv.open(sys.argv[1], mode="r")
+    print("ready", flush=True)
+    while True:
+        with db._connection.snapshot() as snapshot:
+            list(snapshot.scan(Table.MEMORY, b"\\x9900"))
+"""
+
+
+def overwrite(db: Connection, commits: int) -> None:
+    """Write the same records again and again, some in each commit."""
+    for at in range(commits):
+
+        def apply(batch: Batch, at: int = at) -> None:
+            for number in range(at % 10, RECORDS, 10):
+                batch.put(Table.MEMORY, K + b"%03d" % number, b"%d" % at * 50)
+
+        db.commit(Change(apply))
+
+
+@contextmanager
+def reading(db: Connection) -> Iterator[None]:
+    """Read some records again and again, in two threads and a process."""
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            with db.snapshot() as snapshot:
+                assert len(list(snapshot.scan(Table.MEMORY, K + b"00"))) == 10
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    with Program(READING, db.path) as program:
+        assert program.hear() == "ready"
+        for thread in threads:
+            thread.start()
+        yield
+        ended.set()
+        for thread in threads:
+            thread.join(LIMIT_S)
+
+
+@pytest.mark.timeout(120)
+def test_file_does_not_grow_under_readers_that_come_and_go(path: str) -> None:
+    db = connect(path, "w", PLAIN)
+    overwrite(db, COMMITS)
+    before = db.env.info()["last_pgno"]
+    with reading(db):
+        overwrite(db, COMMITS)
+    among_readers = db.env.info()["last_pgno"]
+    with db.snapshot():  # what it would be if one of them stayed
+        overwrite(db, COMMITS)
+    held = db.env.info()["last_pgno"]
+    db.close()
+    of_a_commit = (held - among_readers) / COMMITS
+    assert of_a_commit > 10
+    assert among_readers - before < COMMITS * of_a_commit / 2
