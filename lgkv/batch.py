@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lgkv.layout import Table, seal_record
+from lgkv.layout import STATE_KEY, Table, seal_record
 from lgkv.snapshot import Snapshot, State
 
 __all__ = ["Batch"]
@@ -33,6 +33,9 @@ class Batch(Snapshot):
     written: int
     """The bytes of the records that were put so far."""
 
+    def __del__(self) -> None:
+        """Leave nothing: who began the transaction ends the use of the map."""
+
     def view(self) -> Snapshot:
         """Return this transaction as a snapshot that ends without ending it."""
         view = _View(self._sharing, self._tell)
@@ -52,6 +55,11 @@ class Batch(Snapshot):
             self._txn.delete(key, db=database)
         self._txn.put(key, record, db=database)
         return len(record) - old
+
+    def put_state(self) -> None:
+        """Store the counters, which are there and always of one size."""
+        record = seal_record(Table.MAIN, STATE_KEY, self.state.pack(), compress=False)
+        self._txn.put(STATE_KEY, record, db=self._databases[Table.MAIN])
 
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""

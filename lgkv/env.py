@@ -138,8 +138,8 @@ class Environment:
                     raise
         raise _restless(self.path)
 
-    def check(self) -> None:
-        """Raise unless the file is open, sound, and still the one at its path."""
+    def check_open(self) -> None:
+        """Raise unless the file is open and sound."""
         if self._closed:
             raise ClosedError(f"{self.path!r} was closed: open it again")
         if self._failure is not None:
@@ -147,6 +147,10 @@ class Environment:
             raise CommitFailedError(
                 f"{self.path!r} has failed earlier ({self._failure}): close it and open it again"
             ) from self._failure
+
+    def check(self) -> None:
+        """Raise unless the file is open, sound, and still the one at its path."""
+        self.check_open()
         if file_id(self.path) != self.identity:
             raise StorageError(
                 f"the file at {self.path!r} was replaced or removed while it was open: "

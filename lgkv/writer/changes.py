@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from lgkv.batch import Batch
@@ -56,13 +56,6 @@ class Mailbox(Protocol):
     def __hash__(self) -> int: ...
 
 
-def _taken_lock() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-@dataclass(slots=True, eq=False)
 class Pending:
     """A change and what becomes of it, which its caller is told once every lock is released.
 
@@ -71,29 +64,51 @@ class Pending:
     a flush: it ends once all that came before it is durable.
     """
 
-    change: Change[Any] | None
-    future: Future[Any] | None = None
-    mailbox: Mailbox | None = None
-    waiter: Any = None
-    wanted: bool | None = None
-    result: Any = None
-    error: BaseException | None = None
-    decided: bool = False
-    claim: threading.Lock = field(default_factory=threading.Lock)
-    ended: threading.Lock = field(default_factory=_taken_lock)
+    __slots__ = (
+        "_claim", "_wanted", "change", "decided", "ended", "error", "future", "mailbox", "result",
+        "waiter",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        change: Change[Any] | None,
+        future: Future[Any] | None = None,
+        mailbox: Mailbox | None = None,
+        waiter: Any = None,
+    ) -> None:
+        self.change, self.future, self.mailbox, self.waiter = change, future, mailbox, waiter
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.decided = False
+        self._wanted: bool | None = True
+        self._claim: threading.Lock | None = None
+        self.ended: threading.Lock | None = None
+
+    def queue(self) -> None:
+        """Let the caller give it up while it waits."""
+        self._wanted = None
+        if self.future is None:
+            self._claim = threading.Lock()
+        if self.future is None and self.mailbox is None:
+            self.ended = threading.Lock()
+            self.ended.acquire()
 
     def start(self) -> bool:
         """Whether the caller still wants it; from here on it cannot be cancelled."""
-        if self.wanted is None:  # it can be found out once only
-            if self.future is None:
-                self.wanted = self.claim.acquire(blocking=False)
-            else:
-                self.wanted = self.future.set_running_or_notify_cancel()
-        return self.wanted
+        if self._wanted is None:  # it can be found out once only
+            if self._claim is not None:
+                self._wanted = self._claim.acquire(blocking=False)
+            elif self.future is not None:
+                self._wanted = self.future.set_running_or_notify_cancel()
+        return bool(self._wanted)
 
     def give_up(self) -> bool:
         """Cancel it, unless it has started; return whether that was so."""
-        return self.claim.acquire(blocking=False)
+        return self._claim is not None and self._claim.acquire(blocking=False)
+
+    def wait(self, timeout_s: float = -1) -> bool:
+        """Wait for the end; return whether it came in time."""
+        return self.ended is not None and self.ended.acquire(timeout=timeout_s)
 
     def succeed(self, result: Any) -> None:
         """Note the end: it is written."""
@@ -116,9 +131,9 @@ class Pending:
 
     def end(self) -> None:
         """Tell the caller; what the callbacks of a future do is the caller's own affair."""
-        if self.future is None:
+        if self.ended is not None:
             self.ended.release()
-        elif self.start():
+        elif self.future is not None and self.start():
             if self.error is not None:
                 self.future.set_exception(self.error)
             else:

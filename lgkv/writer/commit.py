@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import lmdb
@@ -16,7 +16,7 @@ from lgkv.batch import Batch
 from lgkv.datafile import Gate
 from lgkv.env import Environment, translate
 from lgkv.errors import CommitFailedError, MapFullError
-from lgkv.layout import STATE_KEY, Table
+from lgkv.snapshot import State
 from lgkv.writer.changes import Change, Pending
 
 __all__ = ["Committer", "WriterFigures"]
@@ -66,7 +66,8 @@ class Committer:
         """What the change that runs now writes to."""
         self._gate: Gate | None = None
         self._memo: dict[Any, Any] = {}
-        self._memo_as_of = -1
+        self._state: State | None = None
+        self._known_as_of = -1
 
     def serve(self, waiting: list[Pending]) -> list[Pending]:
         """Commit what is waiting; return what is left for the next batch.
@@ -117,7 +118,7 @@ class Committer:
     def _enter_gate(self) -> float:
         """Take the gate; return the seconds that others had it."""
         if self._gate is None:
-            self._gate = Gate(self._env.path)
+            self._gate = self._open_gate()
         waited = self._gate.acquire(self._env.options.lock_timeout_s)
         if waited:
             figures = self.figures
@@ -125,6 +126,16 @@ class Committer:
             figures.wait_seconds += waited
             figures.longest_wait_seconds = max(figures.longest_wait_seconds, waited)
         return waited
+
+    def _open_gate(self) -> Gate:
+        self._env.check()
+        gate = Gate(self._env.path)
+        try:
+            self._env.check()  # that it is the gate of this file, now and for as long as it is used
+        except BaseException:
+            gate.close()
+            raise
+        return gate
 
     def _leave_gate(self) -> None:
         try:
@@ -181,8 +192,7 @@ class Committer:
         try:
             batch = Batch(self._env.sharing, self._env.tell)
             batch.begin(txn, databases)
-            batch.memo = self._take_memo(txn.id())
-            batch.state = batch.read_state()
+            self._recall(batch, txn.id())
             batch.written = 0
             batch._compress = self._env.options.compression  # noqa: SLF001
         except BaseException:
@@ -190,12 +200,15 @@ class Committer:
             raise
         return batch, txn
 
-    def _take_memo(self, number: int) -> dict[Any, Any]:
-        """Return what is known of the file for transaction `number`; it is so until a failure."""
-        if number != self._memo_as_of + 1 or len(self._memo) > MEMO_ENTRIES:
+    def _recall(self, batch: Batch, number: int) -> None:
+        """Let transaction `number` know what the one before it left, if that was ours."""
+        if number != self._known_as_of + 1:
+            self._memo, self._state = {}, None
+        elif len(self._memo) > MEMO_ENTRIES:
             self._memo = {}
-        self._memo_as_of = -1
-        return self._memo
+        self._known_as_of = -1  # until it is committed
+        batch.memo = self._memo
+        batch.state = self._state or batch.read_state()
 
     def _apply(self, batch: Batch, pending: Pending, *, nested: bool) -> Any:
         change = pending.change
@@ -210,7 +223,7 @@ class Committer:
             self.applying = None
 
     def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
-        outer, state = batch._txn, replace(batch.state)  # noqa: SLF001
+        outer, state = batch._txn, batch.state.copy()  # noqa: SLF001
         batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
         try:
             result = change.apply(batch)
@@ -226,7 +239,7 @@ class Committer:
 
     def _flush(self, batch: Batch, changes: int) -> None:
         batch.state.commit += 1
-        batch.put(Table.MAIN, STATE_KEY, batch.state.pack())
+        batch.put_state()
         number = batch._txn.id()  # noqa: SLF001
         began = time.perf_counter()
         try:
@@ -240,7 +253,7 @@ class Committer:
                 "none left, close the database and open it again"
             ) from error
         took = time.perf_counter() - began
-        self._memo_as_of = number
+        self._known_as_of, self._state = number, batch.state
         figures = self.figures
         figures.commits += 1
         figures.changes += changes

@@ -134,6 +134,7 @@ class Writer:
         return True
 
     def _enqueue(self, pending: Pending) -> None:
+        pending.queue()
         with self._lock:
             self._wait_for_room()
             self._check_open()
@@ -160,13 +161,13 @@ class Writer:
 
     def _wait(self, pending: Pending) -> None:
         try:
-            if pending.ended.acquire(timeout=self._limit_s):
+            if pending.wait(self._limit_s):
                 return
         except BaseException:
             pending.give_up()
             raise
         if not pending.give_up():
-            pending.ended.acquire()  # it is being committed: it ends with the commit
+            pending.wait()  # it is being committed: it ends with the commit
             return
         raise self._late()
 
@@ -181,11 +182,12 @@ class Writer:
         )
 
     def _check(self) -> None:
+        """Raise unless the file may be written; whether it is at its path, `begin` looks at."""
         if self._env.options.read_only:
             raise ReadOnlyError(
                 f"{self._env.path!r} is open with mode='r': open it with mode='w' to write"
             )
-        self._env.check()
+        self._env.check_open()
 
     def _check_open(self) -> None:
         if self._closed:
