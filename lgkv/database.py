@@ -100,6 +100,11 @@ class Database:
         return self._connection.closed
 
     @property
+    def options(self) -> Options:
+        """What the file was opened with."""
+        return self._connection.options
+
+    @property
     def read_only(self) -> bool:
         """Whether it was opened with mode "r"."""
         return self._connection.options.read_only
