@@ -1,23 +1,54 @@
-"""Waiting for the writer on an event loop, whatever loop that is.
+"""Working and waiting on an event loop, whatever loop that is.
 
 The writer thread tells a loop once for all the writes of a batch: waking a loop costs more
-than a write does.
+than a write does. The tasks that it wakes then work in turns, with room for others between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from lgkv.database import Database
 from lgkv.writer import Change, Pending
 
-__all__ = ["flush", "read", "write"]
+__all__ = ["breathe", "flush", "read", "write"]
 
 T = TypeVar("T")
+
+WORK_S: Final = 0.001
+"""So long the tasks of a loop encode and read, before others of its tasks have their turn."""
+
+
+class _Pace:
+    """How long the tasks of a loop have worked since it went round last."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+
+    def go_round(self) -> None:
+        self.began = None
+
+
+_paces: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pace] = weakref.WeakKeyDictionary()
+
+
+async def breathe() -> None:
+    """Return when there is time for some work: the loop goes round every `WORK_S` of it."""
+    loop = asyncio.get_running_loop()
+    pace = _paces.get(loop)
+    if pace is None:
+        pace = _paces[loop] = _Pace()
+    while pace.began is not None and time.perf_counter() - pace.began > WORK_S:
+        await asyncio.sleep(0)  # noqa: ASYNC110  nothing happens but that the loop goes round
+    if pace.began is None:
+        pace.began = time.perf_counter()
+        loop.call_soon(pace.go_round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +102,7 @@ async def flush(db: Database) -> None:
 
 async def read(db: Database, call: Callable[[], T]) -> T:
     """Return what `call` reads, which sees all that this process has written before."""
+    await breathe()
     if not db.unflushed:
         return call()
     await _post(db, None)

@@ -289,6 +289,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Do what `put` does."""
         while True:
+            await _loops.breathe()
             try:
                 await self._write(self._put_prepared(config, checkpoint, metadata, new_versions))
             except BaseMovedError:
@@ -304,6 +305,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Do what `put_writes` does."""
+        await _loops.breathe()
         await self._write(self._put_writes_change(config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
