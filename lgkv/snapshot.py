@@ -39,15 +39,7 @@ class State:
 
     def copy(self) -> State:
         """Return the same counters, which count on by themselves."""
-        return State(
-            self.commit,
-            self.names_epoch,
-            self.threads,
-            self.nodes,
-            self.caches,
-            self.stamps,
-            self.sequence,
-        )
+        return State.unpack(self.pack())
 
     def pack(self) -> bytes:
         """Return the state as a record's body."""

@@ -34,6 +34,9 @@ class _Pace:
     def go_round(self) -> None:
         self.began = None
 
+    def is_late(self) -> bool:
+        return self.began is not None and time.perf_counter() - self.began > WORK_S
+
 
 _paces: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pace] = weakref.WeakKeyDictionary()
 
@@ -44,8 +47,8 @@ async def breathe() -> None:
     pace = _paces.get(loop)
     if pace is None:
         pace = _paces[loop] = _Pace()
-    while pace.began is not None and time.perf_counter() - pace.began > WORK_S:
-        await asyncio.sleep(0)  # noqa: ASYNC110  nothing happens but that the loop goes round
+    while pace.is_late():  # noqa: ASYNC110  nothing happens but that the loop goes round
+        await asyncio.sleep(0)
     if pace.began is None:
         pace.began = time.perf_counter()
         loop.call_soon(pace.go_round)
