@@ -62,6 +62,7 @@ class Committer:
     def __init__(self, env: Environment) -> None:
         self._env = env
         self.figures = WriterFigures()
+        self.last_flush_s = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
         self._gate: Gate | None = None
@@ -254,6 +255,7 @@ class Committer:
             ) from error
         took = time.perf_counter() - began
         self._known_as_of, self._state = number, batch.state
+        self.last_flush_s = took
         figures = self.figures
         figures.commits += 1
         figures.changes += changes

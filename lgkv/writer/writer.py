@@ -30,6 +30,18 @@ __all__ = ["Writer"]
 
 T = TypeVar("T")
 
+GATHER_SHARE: Final = 0.5
+"""For so long, in flushes, a batch waits at most for those who were told of the last one."""
+
+GATHER_STEPS: Final = 4
+"""In so many steps; it waits no longer once a step brings nobody."""
+
+GATHER_FROM_S: Final = 0.0002
+"""Of flushes that are shorter there is nothing to save."""
+
+GATHER_UP_TO_S: Final = 0.02
+"""As such a flush a longer one counts."""
+
 QUEUE_CHANGES: Final = 16 * commit.BATCH_CHANGES
 """As many changes may wait; who brings more waits too."""
 
@@ -52,6 +64,8 @@ class Writer:
         self._queue: deque[Pending] = deque()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._crowd = 0
+        """How many changes there were in the last batch."""
 
     @property
     def figures(self) -> WriterFigures:
@@ -124,7 +138,7 @@ class Writer:
 
     def _may_commit_here(self) -> bool:
         if not self.lazy:
-            return not self._queue and not self._turn.locked()
+            return not (self._queue or self._turn.locked() or self._crowded)
         if not self.is_own_thread():  # the one that LMDB's lock is to belong to
             return False
         if self._commits.applying is not None:
@@ -132,6 +146,11 @@ class Writer:
                 "a change cannot wait for another one: write from outside of it"
             )
         return True
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether it pays to wait for those who have written together."""
+        return self._crowd > 1 and self._commits.last_flush_s >= GATHER_FROM_S
 
     def _enqueue(self, pending: Pending) -> None:
         pending.queue()
@@ -197,8 +216,10 @@ class Writer:
 
     def _run(self) -> None:
         while self._await_work():
+            self._gather()
             with self._turn:
                 batch = self._take()
+                self._crowd = len(batch)
                 left = self._commits.serve(batch)
                 if left:
                     self._put_back(left)
@@ -206,6 +227,23 @@ class Writer:
                 elif not batch:
                     self._commits.finish()
             end_all(batch)
+
+    def _gather(self) -> None:
+        """Let those whose changes were flushed last come back with their next ones.
+
+        Else those who came meanwhile would go without them, and they without those, for ever.
+        """
+        if not self._crowded:
+            return
+        flush_s = min(self._commits.last_flush_s, GATHER_UP_TO_S)
+        expected = min(self._crowd, commit.BATCH_CHANGES)
+        for _ in range(GATHER_STEPS):
+            found = len(self._queue)
+            if found >= expected:
+                return
+            time.sleep(flush_s * GATHER_SHARE / GATHER_STEPS)
+            if len(self._queue) == found:
+                return
 
     def _await_work(self) -> bool:
         """Wait for a change, or for the time to flush; False once it is closed and all is done."""

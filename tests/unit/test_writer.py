@@ -593,6 +593,43 @@ class TestThreads:
         assert outcome(db.submit(putting(b"c"))) is None
 
 
+class TestCrowds:
+    @pytest.fixture
+    def slow(self, db: Connection, monkeypatch: pytest.MonkeyPatch) -> Connection:
+        """A file whose flush takes long."""
+        flush = commit.Committer._flush
+
+        def flush_slowly(self: commit.Committer, batch: Batch, changes: int) -> None:
+            time.sleep(0.02)
+            flush(self, batch, changes)
+            self.last_flush_s = 0.02
+
+        monkeypatch.setattr(commit.Committer, "_flush", flush_slowly)
+        return db
+
+    def test_threads_that_write_without_a_pause_go_together(self, slow: Connection) -> None:
+        """Else half of them would wait while the other half is flushed, in turn, for ever."""
+
+        def write(lane: int) -> None:
+            for number in range(20):
+                slow.commit(putting(b"%d %d" % (lane, number)))
+
+        threads = [threading.Thread(target=write, args=(lane,)) for lane in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert len(names(slow)) == 160
+        assert slow.writer.figures.commits < 32  # 40 of two halves, 20 of all
+
+    def test_who_is_left_of_a_crowd_is_soon_alone(self, slow: Connection) -> None:
+        together(slow, *(putting(b"%d" % number) for number in range(8)))
+        assert slow.writer._crowded
+        slow.commit(putting(b"one more"))
+        assert not slow.writer._crowded
+        assert slow.writer._may_commit_here()
+
+
 class TestClosing:
     def test_close_commits_what_is_queued(self, path: str) -> None:
         db = connect(path, "c", PLAIN)
