@@ -39,7 +39,7 @@ from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.langgraph._opening import Opening
 from lgkv.langgraph._sweeper import Sweeper
 from lgkv.memory import MemoryView, Put, StoredItem, check_page
-from lgkv.writer import Change
+from lgkv.writer import Change, Pending
 
 __all__ = ["AsyncLgkvStore", "LgkvStore"]
 
@@ -166,7 +166,7 @@ class LgkvStore(Opening, BaseStore):
         """Queue the moving of deadlines; a read waits neither for it nor for its failure."""
         if to_refresh and not self._db.read_only:
             change = self._db.memory.change((), to_refresh)
-            self._db.submit(change).add_done_callback(_log_failure)
+            self._db.post(change, _LOG, None)
 
     # --- expiry ---
 
@@ -340,6 +340,13 @@ def _seconds(minutes: float | None) -> float | None:
     return minutes * 60
 
 
-def _log_failure(refreshed: Future[None]) -> None:
-    if not refreshed.cancelled() and refreshed.exception() is not None:
-        logger.warning("deadlines could not be moved on reading: %s", refreshed.exception())
+class _Log:
+    """Where what nobody waits for ends."""
+
+    def deliver(self, ended: list[Pending]) -> None:
+        for pending in ended:
+            if pending.error is not None:
+                logger.warning("deadlines could not be moved on reading: %s", pending.error)
+
+
+_LOG: Final = _Log()

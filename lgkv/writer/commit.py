@@ -6,6 +6,7 @@ The steps of the way are methods, so that a test can let each of them fail by it
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -13,9 +14,9 @@ from typing import Any, Final, TypeVar
 import lmdb
 
 from lgkv.batch import Batch
-from lgkv.datafile import Gate
 from lgkv.env import Environment, translate
 from lgkv.errors import CommitFailedError, MapFullError
+from lgkv.gate import Gate
 from lgkv.snapshot import State
 from lgkv.writer.changes import Change, Pending
 
@@ -65,6 +66,7 @@ class Committer:
         self.last_flush_s = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
+        self._applier: int | None = None
         self._gate: Gate | None = None
         self._memo: dict[Any, Any] = {}
         self._state: State | None = None
@@ -215,13 +217,17 @@ class Committer:
         change = pending.change
         if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
             return None
-        self.applying = batch
+        self.applying, self._applier = batch, threading.get_ident()
         try:
             if nested:
                 return self._apply_nested(batch, change)
             return change.apply(batch)  # a failure aborts the whole transaction, all its own
         finally:
-            self.applying = None
+            self.applying = self._applier = None
+
+    def is_applying(self) -> bool:
+        """Whether the caller is within a change."""
+        return self._applier == threading.get_ident()
 
     def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
         outer, state = batch._txn, batch.state.copy()  # noqa: SLF001

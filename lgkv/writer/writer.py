@@ -119,7 +119,7 @@ class Writer:
 
     def settle(self) -> Snapshot | None:
         """Let a snapshot see what was acknowledged; return the one that a change is to use."""
-        if self.is_own_thread() and self._commits.applying is not None:
+        if self._commits.applying is not None and self._commits.is_applying():
             return self._commits.applying.view()
         if self.unflushed:
             self.flush()
@@ -137,20 +137,19 @@ class Writer:
         return pending.outcome()
 
     def _may_commit_here(self) -> bool:
-        if not self.lazy:
-            return not (self._queue or self._turn.locked() or self._crowded)
-        if not self.is_own_thread():  # the one that LMDB's lock is to belong to
-            return False
-        if self._commits.applying is not None:
+        if self._commits.is_applying():
             raise InvalidInputError(
                 "a change cannot wait for another one: write from outside of it"
             )
-        return True
+        if self.is_own_thread():  # which cannot wait for itself
+            return True
+        # With "interval" LMDB's lock belongs to the writer thread.
+        return not (self.lazy or self._queue or self._turn.locked() or self._crowded)
 
     @property
     def _crowded(self) -> bool:
         """Whether it pays to wait for those who have written together."""
-        return self._crowd > 1 and self._commits.last_flush_s >= GATHER_FROM_S
+        return self._crowd > 1 and not self.lazy and self._commits.last_flush_s >= GATHER_FROM_S
 
     def _enqueue(self, pending: Pending) -> None:
         pending.queue()

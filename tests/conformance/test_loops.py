@@ -12,8 +12,8 @@ import pytest
 from langgraph.store.base import GetOp, PutOp
 
 import lgkv
-from lgkv.datafile import Gate
 from lgkv.errors import CommitFailedError
+from lgkv.gate import Gate
 from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore
 from lgkv.langgraph._loops import write
 from lgkv.writer import Batch, Change

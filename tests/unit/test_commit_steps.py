@@ -12,8 +12,8 @@ import pytest
 
 from lgkv import CommitFailedError, LgkvError, StorageError
 from lgkv.connection import Connection, connect
-from lgkv.datafile import Gate
 from lgkv.env import Environment, Options
+from lgkv.gate import Gate
 from lgkv.writer import Change
 from lgkv.writer.commit import Committer
 from tests.invariants import structural_damage

@@ -19,8 +19,8 @@ import pytest
 import lgkv
 from lgkv import ClosedError, InvalidInputError, StorageError, WriteLockTimeoutError
 from lgkv.connection import Connection, _registry, connect
-from lgkv.datafile import Gate
 from lgkv.env import Options
+from lgkv.gate import Gate
 from lgkv.layout import Table
 from lgkv.writer import Batch, Change
 from tests.invariants import structural_damage

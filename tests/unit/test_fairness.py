@@ -7,14 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-import lgkv
-from lgkv import datafile
 from lgkv.connection import Connection, connect
-from lgkv.datafile import Gate
 from lgkv.env import Options
 from lgkv.layout import Table
 from lgkv.writer import Batch, Change
@@ -28,102 +24,6 @@ PLAIN = Options(compression=False)
 def path(tmp_path: Path) -> str:
     connect(tmp_path / "agent.lgkv", "c", PLAIN).close()
     return str(tmp_path / "agent.lgkv")
-
-
-class Clock(SimpleNamespace):
-    """A clock that goes on when somebody sleeps, and a little when it is looked at."""
-
-    def __init__(self) -> None:
-        super().__init__(now=1000.0, slept=[])
-
-    def monotonic(self) -> float:
-        self.now += 0.000_05
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-
-class TestTurns:
-    @pytest.fixture
-    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        clock = Clock()
-        monkeypatch.setattr(datafile, "time", clock)
-        return clock
-
-    @pytest.fixture
-    def gate(self, path: str, clock: Clock) -> Iterator[Gate]:
-        assert clock.slept == []
-        gate = Gate(path)
-        yield gate
-        gate.close()
-
-    def test_who_comes_back_at_once_takes_a_break_after_its_turn(
-        self, gate: Gate, clock: Clock
-    ) -> None:
-        for _ in range(1_000):
-            gate.acquire(1)
-            clock.now += 0.001
-            gate.release()
-        breaks = len(clock.slept)
-        assert set(clock.slept) == {Gate._BREAK_S}
-        assert 1.0 / Gate._LONGEST_TURN_S <= breaks < 1.2 / Gate._TURN_S
-        assert Gate._BREAK_S > Gate._LONGEST_PAUSE_S  # else nobody finds it free
-
-    def test_turns_are_short_again_once_somebody_waits(
-        self, path: str, gate: Gate, clock: Clock
-    ) -> None:
-        other = Gate(path)
-        for _ in range(1_000):
-            gate.acquire(1)
-            clock.now += 0.001
-            gate.release()
-        other.acquire(1)
-        with pytest.raises(lgkv.WriteLockTimeoutError):
-            gate.acquire(0.01)
-        other.close()
-        clock.slept.clear()
-        for _ in range(30):
-            gate.acquire(1)
-            clock.now += 0.001
-            gate.release()
-        assert clock.slept == [Gate._BREAK_S]
-
-    def test_who_comes_now_and_then_takes_no_break(self, gate: Gate, clock: Clock) -> None:
-        for _ in range(200):
-            gate.acquire(1)
-            gate.release()
-            clock.now += 2 * Gate._BREAK_S
-        assert clock.slept == []
-
-    def test_who_has_waited_for_long_tries_more_often(
-        self, path: str, gate: Gate, clock: Clock
-    ) -> None:
-        holder = Gate(path)
-        holder.acquire(1)
-        with pytest.raises(lgkv.WriteLockTimeoutError):
-            gate.acquire(1)
-        pauses = clock.slept
-        assert max(pauses) <= Gate._LONGEST_PAUSE_S
-        patient = pauses[len(pauses) // 4 :]
-        assert patient == sorted(patient, reverse=True)
-        assert patient[-1] <= max(pauses) / 5
-        holder.close()
-
-    def test_wait_is_told_in_seconds(self, path: str, gate: Gate, clock: Clock) -> None:
-        assert gate.acquire(1) == 0
-        gate.release()
-        holder = Gate(path)
-        holder.acquire(1)
-
-        def let_go(seconds: float) -> None:
-            clock.now += seconds
-            holder.release()
-
-        clock.sleep = let_go  # type: ignore[method-assign]
-        assert 0 < gate.acquire(1) < 0.01
-        holder.close()
 
 
 WRITING = """

@@ -17,8 +17,8 @@ import pytest
 import lgkv
 from lgkv import CommitFailedError, InvalidInputError, MapFullError, WriteLockTimeoutError
 from lgkv.connection import Connection, connect
-from lgkv.datafile import Gate
 from lgkv.env import Options
+from lgkv.gate import Gate
 from lgkv.langgraph import LgkvSaver
 from lgkv.layout import Table
 from lgkv.snapshot import State

@@ -21,6 +21,7 @@ import pytest
 from lgkv import (
     ClosedError,
     CommitFailedError,
+    InvalidInputError,
     MapFullError,
     ReadOnlyError,
     StorageError,
@@ -29,8 +30,8 @@ from lgkv import (
     layout,
 )
 from lgkv.connection import Connection, connect
-from lgkv.datafile import Gate
 from lgkv.env import Environment, Options
+from lgkv.gate import Gate
 from lgkv.layout import Table
 from lgkv.snapshot import State
 from lgkv.writer import Batch, Change, commit
@@ -580,6 +581,31 @@ class TestThreads:
         assert ended.wait(LIMIT_S)
         assert seen == [[b"a"]]
         assert names(db) == [b"a", b"from the callback"]
+
+    def test_callback_may_write_while_others_wait(self, db: Connection) -> None:
+        ended = threading.Event()
+
+        def callback(_: Future[Any]) -> None:
+            queued.append(db.submit(putting(b"queued")))
+            db.commit(putting(b"from the callback"))
+            ended.set()
+
+        queued: list[Future[None]] = []
+        with queueing(db):
+            db.submit(putting(b"a")).add_done_callback(callback)
+        assert ended.wait(LIMIT_S)
+        assert outcome(queued[0]) is None
+        assert names(db) == [b"a", b"from the callback", b"queued"]
+
+    def test_change_that_waits_for_another_is_an_error_and_no_hang(self, db: Connection) -> None:
+        def apply(_: Batch) -> None:
+            db.commit(putting(b"inner"))
+
+        for run in (db.commit, lambda change: db.submit(change).result(LIMIT_S)):
+            with pytest.raises(InvalidInputError, match="cannot wait for another"):
+                run(Change(apply))
+        db.commit(putting(b"a"))
+        assert names(db) == [b"a"]
 
     def test_callback_that_ends_its_thread_ends_nobody_elses_change(self, db: Connection) -> None:
         def callback(_: Future[Any]) -> None:
