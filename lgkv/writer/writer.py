@@ -253,7 +253,7 @@ class Writer:
                     return True
                 if self._closed:
                     return False
-                self._arrived.wait(due_in)
+                self._arrived.wait(None if due_in is None else min(due_in, threading.TIMEOUT_MAX))
         return True
 
     def _take(self) -> list[Pending]:

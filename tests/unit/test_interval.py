@@ -105,6 +105,15 @@ class TestFlush:
         assert db.writer.figures.commits == 1
         db.close()
 
+    def test_interval_may_be_without_end(self, path: str) -> None:
+        db = connect(path, "c", interval(float("inf")))  # type: ignore[arg-type]
+        for name in (b"a", b"b"):
+            db.commit(putting(name))
+            time.sleep(0.01)  # the writer thread waits for the next one
+        assert db.writer.figures.commits == 0
+        assert names(db) == [b"a", b"b"]
+        db.close()
+
     def test_writes_without_a_pause_are_flushed_when_the_interval_ends(self, path: str) -> None:
         db = connect(path, "c", interval(20))
         end = time.monotonic() + LIMIT_S
