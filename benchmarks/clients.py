@@ -62,7 +62,8 @@ def small_steps(count: int) -> list[Checkpoint]:
 def run_threads(saver: BaseCheckpointSaver[Any], names: Sequence[str], puts: int) -> Latencies:
     """Let a thread for each name put that many checkpoints, and wait for all of them."""
     calls: list[float] = []
-    begin = threading.Barrier(len(names) + 1)
+    began: list[float] = []
+    begin = threading.Barrier(len(names), lambda: began.append(time.perf_counter()))
 
     def work(name: str) -> None:
         steps, config = small_steps(puts), thread_config(name)
@@ -72,19 +73,12 @@ def run_threads(saver: BaseCheckpointSaver[Any], names: Sequence[str], puts: int
             config = saver.put(config, checkpoint, {}, checkpoint["channel_versions"])
             calls.append(time.perf_counter() - start)
 
-    return _timed([threading.Thread(target=work, args=(name,)) for name in names], begin, calls)
-
-
-def _timed(
-    threads: list[threading.Thread], begin: threading.Barrier, calls: list[float]
-) -> Latencies:
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
-    begin.wait()
-    start = time.perf_counter()
     for thread in threads:
         thread.join()
-    return Latencies(calls, time.perf_counter() - start)
+    return Latencies(calls, time.perf_counter() - began[0])
 
 
 async def run_tasks(saver: Any, names: Sequence[str], puts: int) -> Latencies:

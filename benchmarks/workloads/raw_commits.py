@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -30,6 +30,13 @@ MAP_BYTES: Final = 1 << 34
 Records = list[tuple[Table, bytes, bytes]]
 
 
+class Committing:
+    """What commits records."""
+
+    def __init__(self, commit: Callable[[Records], None]) -> None:
+        self.commit = commit
+
+
 class WriterCommits:
     """lgkv's writer, without anything above it."""
 
@@ -40,7 +47,7 @@ class WriterCommits:
     def open(self, folder: Path) -> Iterator[Any]:
         with lgkv.open(folder / FILE) as db:
             self.db = db
-            yield self._commit
+            yield Committing(self._commit)
 
     def _commit(self, records: Records) -> None:
         def apply(batch: Batch) -> None:
@@ -82,7 +89,7 @@ class RawLmdb:
                         txn.put(key, record, overwrite=False, db=tables[table])
                     txn.put(STATE_KEY, seal_record(Table.MAIN, STATE_KEY, bytes(56)))
 
-            yield commit
+            yield Committing(commit)
 
     def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
         return "sync=True, metasync=True"
@@ -107,7 +114,7 @@ class RawCommits:
     def fill(self, opened: Opened[Any]) -> Iterator[Filled]:
         """Commit some, so that pages are used again."""
         for _ in range(20):
-            opened.subject(self._records())
+            opened.subject.commit(self._records())
         yield Filled("20 commits")
 
     def measures(self, opened: Opened[Any]) -> list[Measure]:
@@ -117,7 +124,7 @@ class RawCommits:
             return (self._records(),)
 
         def commit(records: Records) -> None:
-            opened.subject(records)
+            opened.subject.commit(records)
 
         return [Measure("commit", commit, self._sizes.calls(300), prepare)]
 

@@ -165,6 +165,7 @@ def test_json_says_where_and_with_what_it_ran(document: dict[str, Any]) -> None:
     assert document["sizes"]["turns"] == TINY.turns
     assert {row["subject"] for row in document["durability"]} == {
         "LgkvSaver", "SqliteSaver", "InMemorySaver", "LgkvStore", "SqliteStore", "InMemoryStore",
+        "Session", "Committing",
     }  # fmt: skip
 
 
