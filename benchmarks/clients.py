@@ -35,11 +35,6 @@ class Latencies:
         """The seconds that all of it took, for each call."""
         return Measured(self.seconds / len(self.calls), range(len(self.calls)))
 
-    @property
-    def p99(self) -> Measured:
-        """The seconds that one call in a hundred took longer than."""
-        return Measured(p99(self.calls), range(len(self.calls)))
-
 
 def p99(calls: Sequence[float]) -> float:
     """Return the 99th percentile."""

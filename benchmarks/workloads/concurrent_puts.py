@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from benchmarks.clients import Latencies, longest_gap, run_tasks, run_threads
+from benchmarks.clients import Latencies, longest_gap, p99, run_tasks, run_threads
 from benchmarks.measures import Filled, Gauge, Measure, Measured, Sizes
 from benchmarks.writers import run_processes
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ConcurrentPuts", "ProcessPuts", "SinglePuts", "TaskPuts"]
 
 FEW, MANY = 16, 64
+Figure = Callable[[list[float]], float]
 PROCESSES: Final = 4
 
 
@@ -36,6 +37,26 @@ class _Puts:
 
     def _told(self, name: str, act: Callable[[], Measured]) -> Measure:
         return Measure(name, act, self._sizes.calls(2), gauge=Gauge.TOLD_SECONDS)
+
+    def _crowd(
+        self, name: str, run: Callable[[], Latencies], suffix: str, of_calls: Figure
+    ) -> list[Measure]:
+        """Return two measures of the same runs: the seconds a put, and a figure of all puts."""
+        runs: list[Latencies] = []
+
+        def a_call() -> Measured:
+            runs.append(run())
+            return runs[-1].a_call
+
+        def figure() -> Measured:
+            calls = [seconds for one in runs or [run()] for seconds in one.calls]
+            runs.clear()
+            return Measured(of_calls(calls), range(self._sizes.puts))
+
+        return [
+            self._told(name, a_call),
+            Measure(f"{name}_{suffix}", figure, 1, gauge=Gauge.TOLD_SECONDS),
+        ]
 
 
 class SinglePuts(_Puts):
@@ -84,10 +105,8 @@ class ConcurrentPuts(_Puts):
 
         return [
             self._told("threads_1", lambda: crowd(1).a_call),
-            self._told("threads_16", lambda: crowd(FEW).a_call),
-            self._told("threads_16_p99", lambda: crowd(FEW).p99),
-            self._told("threads_64", lambda: crowd(MANY).a_call),
-            self._told("threads_64_p99", lambda: crowd(MANY).p99),
+            *self._crowd("threads_16", lambda: crowd(FEW), "p99", p99),
+            *self._crowd("threads_64", lambda: crowd(MANY), "p99", p99),
         ]
 
 
@@ -99,22 +118,22 @@ class TaskPuts(_Puts):
 
     def fill(self, opened: Opened[Session[Any]]) -> Iterator[Filled]:
         """Put once in each of some threads."""
-        self._crowd(opened, FEW, 1)
+        self._tasks(opened, FEW, 1)
         yield Filled(f"{FEW} checkpoints")
 
     def measures(self, opened: Opened[Session[Any]]) -> list[Measure]:
         """Return crowds of many."""
         puts = self._sizes.puts
+
+        def longest() -> Measured:
+            return Measured(self._tasks(opened, MANY, puts)[1], range(puts))
+
         return [
-            self._told("tasks_64", lambda: self._crowd(opened, MANY, puts)[0].a_call),
-            self._told("tasks_64_p99", lambda: self._crowd(opened, MANY, puts)[0].p99),
-            self._told(
-                "tasks_64_longest_gap",
-                lambda: Measured(self._crowd(opened, MANY, puts)[1], range(MANY * puts)),
-            ),
+            *self._crowd("tasks_64", lambda: self._tasks(opened, MANY, puts)[0], "p99", p99),
+            self._told("tasks_64_longest_gap", longest),
         ]
 
-    def _crowd(
+    def _tasks(
         self, opened: Opened[Session[Any]], count: int, puts: int
     ) -> tuple[Latencies, float]:
         names, found = self._names(count), []
@@ -159,12 +178,10 @@ class ProcessPuts(_Puts):
                 puts=self._sizes.puts,
             )
 
-        def longest() -> Measured:
-            found = crowd(PROCESSES)
-            return Measured(max(found.calls), range(len(found.calls)))
-
         return [
             self._told("one_of_16", lambda: crowd(1).a_call),
-            self._told("four_of_4", lambda: crowd(PROCESSES).a_call),
-            self._told("four_of_4_longest", longest),
+            *self._crowd("four_of_4", lambda: crowd(PROCESSES), "longest", max),
         ]
+
+    def _told(self, name: str, act: Callable[[], Measured]) -> Measure:
+        return Measure(name, act, 1, gauge=Gauge.TOLD_SECONDS)  # starting them takes long
