@@ -1,4 +1,4 @@
-"""What the versioned channels of lgkv aim at, beside what was measured."""
+"""What lgkv aims at, beside what was measured."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ __all__ = ["AIMS", "Aim", "Figures", "Verdict", "judge"]
 SQLITE: Final = "sqlite"
 MEMORY: Final = "memory"
 CHAT, SHORT_CHAT, LONG_CHAT = "put_history", "put_history_short", "put_history_long"
+CROWD: Final = "concurrent_puts"
 SIZES_AIMED_AT: Final = (
     "short_turns", "turns", "long_turns", "steps", "long_steps", "channels", "entries", "blobs",
-    "blob_bytes",
+    "blob_bytes", "threads", "puts",
 )  # fmt: skip
 
 
@@ -237,4 +238,45 @@ AIMS: Final = (
         lambda f: f.times_as_fast("copy_thread_long", "copy", SQLITE), 500, at_least=True),
     Aim("graph_invoke_long", "graph.invoke: sqlite's overhead to lgkv's",
         lambda f: f.overhead("graph_invoke_long", SQLITE), 5, at_least=True),
+    Aim("raw_commits", "commit of a step's records: LMDB's own time to lgkv's",
+        lambda f: f.times_as_fast("raw_commits", "commit", "lmdb"), 0.95, 1, at_least=True),
+    Aim(CROWD, "puts of one thread: times as fast as sqlite",
+        lambda f: f.times_as_fast(CROWD, "threads_1", SQLITE), 0.75, 1, at_least=True),
+    Aim(CROWD, "puts of 16 threads: times as fast as sqlite",
+        lambda f: f.times_as_fast(CROWD, "threads_16", SQLITE), 3.5, 6, at_least=True),
+    Aim(CROWD, "puts of 64 threads: times as fast as sqlite",
+        lambda f: f.times_as_fast(CROWD, "threads_64", SQLITE), 4, 8, at_least=True),
+    Aim(CROWD, "puts of 16 threads: sqlite's p99 to lgkv's",
+        lambda f: f.times_as_fast(CROWD, "threads_16_p99", SQLITE), 3, at_least=True),
+    Aim(CROWD, "puts of 64 threads: sqlite's p99 to lgkv's",
+        lambda f: f.times_as_fast(CROWD, "threads_64_p99", SQLITE), 3, at_least=True),
+    Aim("task_puts", "puts of 64 tasks: times as fast as sqlite's async saver",
+        lambda f: f.times_as_fast("task_puts", "tasks_64", SQLITE), 10, at_least=True),
+    Aim("task_puts", "puts of 64 tasks: longest time that the loop is held up, ms",
+        lambda f: 1e3 * f.median("task_puts", "tasks_64_longest_gap"), 5),
+    Aim("process_puts", "four processes of 4 threads: speed to one process of 16",
+        lambda f: f.ratio("process_puts", "one_of_16", BASE, "four_of_4"), 0.6, at_least=True),
+    Aim("process_puts", "four processes of 4 threads: longest put, s",
+        lambda f: f.median("process_puts", "four_of_4_longest"), 1),
+    Aim("single_puts", "puts flushed within an interval: speed to that of durable ones",
+        lambda f: 1 / f.times_as_fast("single_puts", "put", "lgkv-interval"), 5, at_least=True),
+    Aim("single_puts", "puts flushed within an interval: speed to memory's",
+        lambda f: f.ratio("single_puts", "put", MEMORY, "put", "lgkv-interval"), 0.4,
+        at_least=True),
+    Aim("concurrent_graphs", "graph.invoke of one: times as fast as sqlite",
+        lambda f: f.times_as_fast("concurrent_graphs", "graphs_1", SQLITE), 1, at_least=True),
+    Aim("concurrent_graphs", "graph.invoke of 16 side by side: times as fast as sqlite",
+        lambda f: f.times_as_fast("concurrent_graphs", "graphs_16", SQLITE), 1, at_least=True),
+    Aim("concurrent_graphs", "graph.invoke of 64 side by side: times as fast as sqlite",
+        lambda f: f.times_as_fast("concurrent_graphs", "graphs_64", SQLITE), 1, at_least=True),
+    Aim("busy_reads", "get_tuple beside another process that writes: p99 to the idle one",
+        lambda f: f.ratio("busy_reads", "beside_process_p99", BASE, "idle_p99"), 3),
+    Aim("busy_reads", "get_tuple beside a thread that writes: p99 to the idle one",
+        lambda f: f.ratio("busy_reads", "beside_thread_p99", BASE, "idle_p99"), 3),
+    Aim("many_threads", "get_tuple of a random thread of many: times as fast as sqlite",
+        lambda f: f.times_as_fast("many_threads", "get_random", SQLITE), 1, at_least=True),
+    Aim("many_threads", "close and open a file of many threads, ms",
+        lambda f: 1e3 * f.median("many_threads", "open_and_close"), 5),
+    Aim("many_threads", "first page of many threads, ms",
+        lambda f: 1e3 * f.median("many_threads", "first_page"), 1),
 )  # fmt: skip

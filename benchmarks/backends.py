@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.sqlite import SqliteStore
 
@@ -20,13 +21,13 @@ from benchmarks import corpus
 from lgkv.langgraph import LgkvSaver, LgkvStore
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from langgraph.checkpoint.base import BaseCheckpointSaver
     from langgraph.store.base import BaseStore
     from typing_extensions import Self
 
-__all__ = ["BASE", "SAVERS", "STORES", "Backend", "Opened"]
+__all__ = ["BASE", "INTERVAL", "SAVERS", "SESSIONS", "STORES", "Backend", "Opened", "Session"]
 
 SubjectT = TypeVar("SubjectT")
 SubjectT_co = TypeVar("SubjectT_co", covariant=True)
@@ -38,9 +39,13 @@ SQLITE_INDEX: Final[Any] = {**INDEX, "text_fields": INDEX["fields"]}
 """`SqliteStore` does not look at "fields"."""
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-IN_MEMORY: Final[Mapping[str, str]] = MappingProxyType({"file": "it keeps nothing on disk"})
+IN_MEMORY: Final[Mapping[str, str]] = MappingProxyType({
+    "file": "it keeps nothing on disk",
+    "pages": "it has no list of threads",
+})  # fmt: skip
 NO_FLUSH: Final[Mapping[str, str]] = MappingProxyType({
-    "flush": "SQLite does not tell its flush from its other work"
+    "flush": "SQLite does not tell its flush from its other work",
+    "pages": "it has no list of threads",
 })  # fmt: skip
 SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
 
@@ -85,6 +90,11 @@ class Opened(Generic[SubjectT]):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @property
+    def folder(self) -> Path:
+        """Where its file is."""
+        return self._folder
+
     def close(self) -> None:
         """Close the subject and what was opened beside it."""
         if self._beside is not None:
@@ -123,11 +133,18 @@ class Opened(Generic[SubjectT]):
 class Lgkv:
     """What lgkv's backends have in common."""
 
-    name: ClassVar[str] = BASE
     lacks: ClassVar[Mapping[str, str]] = NOTHING
 
-    def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
-        return f"durability={DURABILITY}, a flushed commit a call"
+    def __init__(self, name: str = BASE, durability: str = DURABILITY) -> None:
+        self.name = name
+        self._durability = durability
+
+    def durability(self, subject: Any) -> str:
+        """Return what the database itself was opened with."""
+        options = subject.db.options
+        if options.durability == "full":
+            return "durability=full, a flushed commit a call"
+        return f"durability=interval, flushed within {options.interval_ms} ms"
 
     def flush_seconds(self, subject: Any) -> float:
         seconds: float = subject.db.stats().flush_seconds
@@ -161,11 +178,11 @@ class Sqlite:
 
 
 class LgkvSavers(Lgkv):
-    """`LgkvSaver` with `DURABILITY`."""
+    """`LgkvSaver`, with `DURABILITY` unless another is asked for."""
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[LgkvSaver]:
-        with lgkv.open(folder / "agent.lgkv", durability=DURABILITY) as db:
+        with lgkv.open(folder / "agent.lgkv", durability=self._durability) as db:
             yield LgkvSaver(db)
 
 
@@ -209,6 +226,39 @@ class SqliteStores(Sqlite):
             yield store
 
 
+class Session(Generic[SubjectT]):
+    """A saver's file, of which a loop opens a saver of its own: `async with session.open()`."""
+
+    def __init__(
+        self, open_: Callable[[], AbstractAsyncContextManager[SubjectT]], **others: Any
+    ) -> None:
+        self.open = open_
+        vars(self).update(others)
+
+
+class LgkvSessions(LgkvSavers):
+    """`LgkvSaver`, which needs no session: one serves all loops."""
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Any]:
+        with super().open(folder) as saver:
+            yield Session(lambda: nullcontext(saver), db=saver.db)
+
+
+class SqliteSessions(Sqlite):
+    """`AsyncSqliteSaver` as shipped, with the log and the synchronous of `SqliteSaver`."""
+
+    name: ClassVar[str] = "sqlite"
+    lacks: ClassVar[Mapping[str, str]] = NO_FLUSH
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Any]:
+        path = str(folder / "checkpoints.sqlite")
+        with closing(sqlite3.connect(path)) as conn:
+            conn.execute("PRAGMA journal_mode=WAL")
+            yield Session(lambda: AsyncSqliteSaver.from_conn_string(path), conn=conn)
+
+
 class InMemorySavers(InMemory):
     """`InMemorySaver`."""
 
@@ -237,6 +287,12 @@ SAVERS: Final[tuple[Backend[BaseCheckpointSaver[Any]], ...]] = (
     SqliteSavers(),
     InMemorySavers(),
 )
+INTERVAL: Final[tuple[Backend[BaseCheckpointSaver[Any]], ...]] = (
+    LgkvSavers(),
+    LgkvSavers("lgkv-interval", "interval"),
+    InMemorySavers(),
+)
+SESSIONS: Final[tuple[Backend[Any], ...]] = (LgkvSessions(), SqliteSessions())
 STORES: Final[tuple[Backend[BaseStore], ...]] = (
     LgkvStores(),
     SqliteStores("sqlite", wal=False),

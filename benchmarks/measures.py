@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from benchmarks.backends import Opened
 
 __all__ = [
-    "DEFAULT_SIZES", "QUICK_SIZES", "Filled", "Gauge", "Measure", "Sizes", "Workload",
-    "answer_size",
+    "DEFAULT_SIZES", "QUICK_SIZES", "Filled", "Gauge", "Measure", "Measured", "Sizes",
+    "Workload", "answer_size",
 ]  # fmt: skip
 
 SubjectT = TypeVar("SubjectT")
@@ -38,6 +38,7 @@ class Sizes:
     threads: int = 20_000
     items: int = 5_000
     vectors: int = 2_000
+    puts: int = 40
     rounds: int = 5
     long_rounds: int = 3
     calls_percent: int = 100
@@ -50,17 +51,28 @@ class Sizes:
 DEFAULT_SIZES: Final = Sizes()
 QUICK_SIZES: Final = Sizes(
     turns=30, short_turns=10, long_turns=100, steps=30, long_steps=100, channels=20, entries=100,
-    blobs=4, blob_bytes=500_000, threads=1_000, items=500, vectors=300, rounds=3, long_rounds=2,
-    calls_percent=50,
+    blobs=4, blob_bytes=500_000, threads=1_000, items=500, vectors=300, puts=10, rounds=3,
+    long_rounds=2, calls_percent=50,
 )  # fmt: skip
 
 
 class Gauge(Enum):
-    """What is measured of an act: a time, or the most memory that it had allocated at once."""
+    """What is measured of an act: a time, or the most memory that it had allocated at once.
+
+    Told is a time that the act has taken itself, and returns as `Measured`.
+    """
 
     SECONDS = "s"
+    TOLD_SECONDS = "s told"
     SECONDS_WITHOUT_FLUSH = "s without the flush"
     PEAK_BYTES = "B"
+
+
+class Measured(NamedTuple):
+    """A time that an act has measured, and its answer."""
+
+    seconds: float
+    answer: Any
 
 
 class Filled(NamedTuple):

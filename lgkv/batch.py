@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lgkv.layout import Table, seal_record
+from lgkv.layout import STATE_KEY, Table, seal_record
 from lgkv.snapshot import Snapshot, State
 
 __all__ = ["Batch"]
@@ -16,7 +16,7 @@ LARGE_RECORD_BYTES: Final = 1000
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
 
-    __slots__ = ("_compress", "memo", "state")
+    __slots__ = ("_compress", "memo", "state", "written")
 
     _compress: bool
     """Whether records are compressed where it pays."""
@@ -30,9 +30,22 @@ class Batch(Snapshot):
     It is emptied whenever somebody else has committed, and when a change fails.
     """
 
+    written: int
+    """The bytes of the records that were put so far."""
+
+    def __del__(self) -> None:
+        """Leave nothing: who began the transaction ends the use of the map."""
+
+    def view(self) -> Snapshot:
+        """Return this transaction as a snapshot that ends without ending it."""
+        view = _View(self._sharing, self._tell)
+        view.begin(self._txn, self._databases)
+        return view
+
     def put(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` under `key`; return the growth in bytes of keys and records."""
         record = seal_record(table, key, body, compress=self._compress)
+        self.written += len(record)
         database = self._databases[table]
         if self._txn.put(key, record, overwrite=False, db=database):
             return len(key) + len(record)
@@ -43,9 +56,15 @@ class Batch(Snapshot):
         self._txn.put(key, record, db=database)
         return len(record) - old
 
+    def put_state(self) -> None:
+        """Store the counters, which are there and always of one size."""
+        record = seal_record(Table.MAIN, STATE_KEY, self.state.pack(), compress=False)
+        self._txn.put(STATE_KEY, record, db=self._databases[Table.MAIN])
+
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""
         record = seal_record(table, key, body, compress=self._compress)
+        self.written += len(record)
         if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
             return len(key) + len(record)
         return 0
@@ -68,3 +87,16 @@ class Batch(Snapshot):
             cursor.delete()
             found = bool(cursor.key())
         return freed
+
+
+class _View(Snapshot):
+    """A transaction that somebody else ends."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._tell(error)
+
+    def __del__(self) -> None:
+        pass

@@ -8,18 +8,20 @@ takes it along, at rest, and opens the files anew.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from lgkv.codec.shelf import Shelf
 from lgkv.datafile import FileId, file_id
 from lgkv.env import Environment, Options, Snapshot, prepare
-from lgkv.errors import ClosedError, InvalidInputError
-from lgkv.writer import Change, Writer
+from lgkv.errors import ClosedError, InvalidInputError, LgkvError
+from lgkv.writer import Change, Mailbox, Pending, Writer
 
 __all__ = ["Connection", "connect"]
 
@@ -29,6 +31,12 @@ MODES: Final = ("c", "w", "r")
 DURABILITIES: Final = ("full", "interval")
 
 
+class _AsCommitted(threading.local):
+    """How many times a thread has said that what is committed will do."""
+
+    depth = 0
+
+
 class _Shared:
     """An environment, its writer, and how many handles hold them."""
 
@@ -36,11 +44,14 @@ class _Shared:
         self.env = Environment(path, identity, options)
         self.writer = Writer(self.env)
         self.shelf = Shelf(options.cache_bytes)
+        self.as_committed = _AsCommitted()
         self.handles = 0
 
     def close(self) -> None:
-        self.writer.close()
-        self.env.close()
+        try:
+            self.writer.close()
+        finally:
+            self.env.close()
 
     def close_if_idle(self) -> bool:
         return self.writer.close_if_idle() and self.env.close_if_idle()
@@ -123,6 +134,9 @@ class _Registry:
     def before_fork(self) -> None:
         self.lock.acquire()
         for shared in self.open.values():
+            if shared.writer.unflushed:
+                with contextlib.suppress(LgkvError):  # the next call is told
+                    shared.writer.flush()
             shared.env.before_fork()
 
     def after_fork_in_parent(self) -> None:
@@ -195,14 +209,49 @@ class Connection:
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
         self._check()
+        if self._shared.writer.lazy and not self._shared.as_committed.depth:
+            view = self._shared.writer.settle()
+            if view is not None:
+                return view
         snapshot = self._shared.env.snapshot()
         snapshot.owner = self  # else a handle that is used once only would close under it
         return snapshot
 
+    @contextlib.contextmanager
+    def as_committed(self) -> Iterator[None]:
+        """Let the snapshots of this thread wait for nothing: what is not flushed is not seen."""
+        local = self._shared.as_committed
+        local.depth += 1
+        try:
+            yield
+        finally:
+            local.depth -= 1
+
     def commit(self, change: Change[T]) -> T:
-        """Write `change` and return its result once it is durable."""
+        """Write `change` and return its result once it is durable, or within the interval."""
         self._check()
         return self._shared.writer.commit(change)
+
+    def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
+        """Return the change that `prepare` makes from what this process has written."""
+        self._check()
+        return self._shared.writer.prepared(prepare)
+
+    def post(self, change: Change[Any] | None, mailbox: Mailbox, waiter: object) -> Pending:
+        """Queue `change`, or a flush; its end is told to `mailbox`, as `commit` would tell it."""
+        self._check()
+        return self._shared.writer.post(change, mailbox, waiter)
+
+    def flush(self) -> None:
+        """Return once everything that was written before is durable."""
+        self._check()
+        if not self.options.read_only:
+            self._shared.writer.flush()
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether something was acknowledged that is not durable."""
+        return self._shared.writer.unflushed
 
     def submit(self, change: Change[T]) -> Future[T]:
         """Queue `change`; the future is done once it is durable, or has failed."""
@@ -216,9 +265,21 @@ class Connection:
         return identity is not None and identity in _registry.open
 
     def close(self) -> None:
-        """Release this handle; the last one commits what is queued and closes the file."""
-        if self._finalizer.detach() is not None:
+        """Release this handle, all of it durable; the last one closes the file.
+
+        Raises:
+            CommitFailedError: What was acknowledged is lost, and no call has said so yet.
+        """
+        if self._finalizer.detach() is None:
+            return
+        writer, env = self._shared.writer, self._shared.env
+        try:
+            if writer.unflushed and not writer.is_own_thread():
+                with contextlib.suppress(LgkvError):  # it is told below
+                    writer.flush()
+        finally:
             _registry.release(self._shared)
+        env.check_told()
 
     def _check(self) -> None:
         if not self._finalizer.alive:

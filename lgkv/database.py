@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lgkv.cache import Cache
@@ -18,9 +18,11 @@ from lgkv.env import Options
 from lgkv.errors import InvalidInputError, ReadOnlyError, StorageError
 from lgkv.layout import FORMAT_VERSION, Table
 from lgkv.memory import Memory
-from lgkv.writer import Change
+from lgkv.writer import Change, Mailbox, Pending
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from typing_extensions import Self
 
 __all__ = ["Database", "Stats", "open"]
@@ -33,7 +35,9 @@ class Stats:
     """What a file holds, and what this process has done with it since it was opened.
 
     `records` counts by table; `used_bytes` are the pages in use, the rest of `file_bytes` is
-    free for what comes. Seconds are summed over commits.
+    free for what comes. A commit is one batch of changes, flushed once; `largest_batch` is the
+    most changes in one. `waits` are the commits that found another process writing. Seconds
+    are summed over commits, the longest are those of one.
     """
 
     path: str
@@ -52,8 +56,17 @@ class Stats:
     commits: int
     changes: int
     failed_changes: int
+    largest_batch: int
     flush_seconds: float
+    longest_flush_seconds: float
+    waits: int
     wait_seconds: float
+    longest_wait_seconds: float
+
+    @property
+    def changes_per_commit(self) -> float:
+        """How many changes shared a flush, on average; 0 before the first commit."""
+        return self.changes / self.commits if self.commits else 0.0
 
 
 class Database:
@@ -87,17 +100,55 @@ class Database:
         return self._connection.closed
 
     @property
+    def options(self) -> Options:
+        """What the file was opened with."""
+        return self._connection.options
+
+    @property
     def read_only(self) -> bool:
         """Whether it was opened with mode "r"."""
         return self._connection.options.read_only
 
     def close(self) -> None:
-        """Release the handle; what was acknowledged is on the disk already. Idempotent."""
+        """Release the handle, with everything that was written on the disk. Idempotent.
+
+        Raises:
+            CommitFailedError: With "interval" durability, what was written last is lost, and
+                no call has said so yet.
+        """
         self._connection.close()
 
+    def flush(self) -> None:
+        """Return once everything that was written through this process before is durable.
+
+        Raises:
+            CommitFailedError: Some of it is lost; the file has to be opened again.
+        """
+        self._connection.flush()
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether something was written that is not durable yet: with "interval" only."""
+        return self._connection.unflushed
+
     def commit(self, change: Change[T]) -> T:
-        """Write a prepared change and return its result once it is durable."""
+        """Write a prepared change; return its result once it is durable, or within the interval."""
         return self._connection.commit(change)
+
+    def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
+        """Return the change that `prepare` makes from what this process has written before."""
+        return self._connection.prepared(prepare)
+
+    def post(self, change: Change[Any] | None, mailbox: Mailbox, waiter: object) -> Pending:
+        """Queue a prepared change, or a flush; its end is told to `mailbox` as `commit` tells it.
+
+        `waiter` is in the `Pending` that the mailbox gets.
+        """
+        return self._connection.post(change, mailbox, waiter)
+
+    def as_committed(self) -> AbstractContextManager[None]:
+        """Let reads of this thread see what is flushed, and wait for nothing, in a `with`."""
+        return self._connection.as_committed()
 
     def submit(self, change: Change[T]) -> Future[T]:
         """Queue a prepared change; the future is done once it is durable, or has failed."""
@@ -141,11 +192,7 @@ class Database:
             readers=info["num_readers"],
             stale_readers_cleared=env.stale_readers,
             map_growths=env.map_growths,
-            commits=figures.commits,
-            changes=figures.changes,
-            failed_changes=figures.failed_changes,
-            flush_seconds=figures.flush_seconds,
-            wait_seconds=figures.wait_seconds,
+            **asdict(figures),
         )
 
     def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -163,6 +210,7 @@ class Database:
             raise InvalidInputError(f"{target!r} is open in this process: name another file")
         if os.path.lexists(target) and not overwrite:
             raise InvalidInputError(f"{target!r} exists: pass overwrite=True, or name another file")
+        self.flush()
         temporary = temporary_beside(target)
         try:
             descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
@@ -203,13 +251,13 @@ def open(
     """Open the `.lgkv` file at `path`.
 
     `mode` "c" creates the file if it is missing, "w" does not, "r" never writes. With
-    `durability` "full" a write that returned survives a crash and a power cut; "interval"
-    allows it to reach the disk up to `interval_ms` later. `map_size_bytes` bounds the file's
-    size (None: as large as the platform allows). A writer waits for others up to
-    `lock_timeout_s`. `cache_bytes` bounds what memory holds of stored channel values, to find
-    what is new in a value and to give copies of it without decoding; 0 holds nothing.
-    `compression` packs records with zstd where that saves an eighth; either way both kinds are
-    read.
+    `durability` "full" a write that returned survives a crash and a power cut; with "interval"
+    it reaches the disk up to `interval_ms` later, with all that came before it.
+    `map_size_bytes` bounds the file's size (None: as large as the platform allows). A writer
+    waits for others up to `lock_timeout_s`. `cache_bytes` bounds what memory holds of stored
+    channel values, to find what is new in a value and to give copies of it without decoding;
+    0 holds nothing. `compression` packs records with zstd where that saves an eighth; either
+    way both kinds are read.
 
     A file that this process has open already is shared, and must be opened with the same
     options. Beside the file lies LMDB's `-lock` file, which holds no data.

@@ -1,4 +1,4 @@
-"""The file before LMDB sees it: is it ours, is it whole, and who may write next.
+"""The file before LMDB sees it: is it ours, and is it whole.
 
 LMDB maps what it is given and trusts it, so a damaged or foreign file is refused here.
 Nothing here, nor anywhere in lgkv, ever opens the lock file: closing any descriptor of it
@@ -14,7 +14,6 @@ import secrets
 import stat
 import struct
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -24,17 +23,15 @@ from lgkv.errors import (
     InvalidInputError,
     ReadOnlyError,
     StorageError,
-    WriteLockTimeoutError,
 )
 
 if sys.platform == "win32":
-    import msvcrt
+    pass
 else:
-    import fcntl
+    pass
 
 __all__ = [
     "FileId",
-    "Gate",
     "Options",
     "create_file",
     "file_id",
@@ -301,62 +298,3 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# --- who writes next -----------------------------------------------------------------------
-
-
-class Gate:
-    """A lock between processes on the data file, taken before LMDB's own, with a time limit.
-
-    LMDB's write lock cannot be waited for with a limit. The operating system drops the gate
-    when its holder dies. One thread of a process at a time may use it.
-    """
-
-    _FIRST_PAUSE_S: Final = 0.0002
-    _LONGEST_PAUSE_S: Final = 0.001  # a busy writer lets go for microseconds only
-    _WINDOWS_OFFSET: Final = 1 << 40  # beyond any data: locked bytes cannot be read there
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-
-    def acquire(self, timeout_s: float) -> None:
-        """Take the gate; WriteLockTimeoutError after `timeout_s` seconds."""
-        if self._try():
-            return
-        deadline, pause = time.monotonic() + timeout_s, self._FIRST_PAUSE_S
-        while time.monotonic() < deadline:
-            time.sleep(pause)
-            if self._try():
-                return
-            pause = min(pause * 1.5, self._LONGEST_PAUSE_S)
-        raise WriteLockTimeoutError(
-            f"another process has held the write lock of {self._path!r} for {timeout_s:g} s: "
-            "end its long write, or open with a larger lock_timeout_s"
-        )
-
-    def release(self) -> None:
-        """Let the next writer in."""
-        if sys.platform == "win32":
-            os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
-            msvcrt.locking(self._descriptor, msvcrt.LK_UNLCK, 1)
-        else:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Close the descriptor, which releases the gate too."""
-        os.close(self._descriptor)
-
-    def _try(self) -> bool:
-        try:
-            if sys.platform == "win32":
-                os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
-                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                return False
-            raise StorageError(f"{self._path!r} cannot be locked: {error.strerror}") from error
-        return True

@@ -80,6 +80,7 @@ class Environment:
         self.map_growths = 0
         self.stale_readers = 0
         self._failure: BaseException | None = None
+        self._failure_told = True
         self._closed = False
         self.sharing = Sharing()
         self._lmdb, self._databases = _open_lmdb(path, options)
@@ -137,14 +138,19 @@ class Environment:
                     raise
         raise _restless(self.path)
 
-    def check(self) -> None:
-        """Raise unless the file is open, sound, and still the one at its path."""
+    def check_open(self) -> None:
+        """Raise unless the file is open and sound."""
         if self._closed:
             raise ClosedError(f"{self.path!r} was closed: open it again")
         if self._failure is not None:
+            self._failure_told = True
             raise CommitFailedError(
                 f"{self.path!r} has failed earlier ({self._failure}): close it and open it again"
             ) from self._failure
+
+    def check(self) -> None:
+        """Raise unless the file is open, sound, and still the one at its path."""
+        self.check_open()
         if file_id(self.path) != self.identity:
             raise StorageError(
                 f"the file at {self.path!r} was replaced or removed while it was open: "
@@ -211,9 +217,20 @@ class Environment:
 
     # --- life ---
 
-    def fail(self, error: BaseException) -> None:
-        """Refuse every further use: what the disk holds is no longer known."""
-        self._failure = error
+    def fail(self, error: BaseException, *, told: bool = True) -> None:
+        """Refuse every further use: what the disk holds is no longer known.
+
+        `told` is whether a caller hears of it; if not, the next one does, or who closes it.
+        """
+        self._failure, self._failure_told = error, told
+
+    def check_told(self) -> None:
+        """Raise if it has failed and nobody was told."""
+        if not self._failure_told:
+            self._failure_told = True
+            raise CommitFailedError(
+                f"what was written to {self.path!r} last is lost: {self._failure}"
+            ) from self._failure
 
     def close(self) -> None:
         """Close once no transaction is open."""

@@ -37,6 +37,10 @@ class State:
     chains: int = 0
     sequence: int = 0
 
+    def copy(self) -> State:
+        """Return the same counters, which count on by themselves."""
+        return State.unpack(self.pack())
+
     def pack(self) -> bytes:
         """Return the state as a record's body."""
         return _STATE.pack(

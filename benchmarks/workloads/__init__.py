@@ -6,13 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.backends import BASE, SAVERS, STORES, Backend
+from benchmarks.backends import BASE, INTERVAL, SAVERS, SESSIONS, STORES, Backend
+from benchmarks.workloads.busy_reads import BusyReads
+from benchmarks.workloads.concurrent_graphs import ConcurrentGraphs
+from benchmarks.workloads.concurrent_puts import (
+    ConcurrentPuts,
+    ProcessPuts,
+    SinglePuts,
+    TaskPuts,
+)
 from benchmarks.workloads.copy_thread import CopyThread
 from benchmarks.workloads.get_latest import GetLatest
 from benchmarks.workloads.graph_invoke import GraphInvoke
 from benchmarks.workloads.list_history import ListHistory
 from benchmarks.workloads.many_threads import ManyThreads
 from benchmarks.workloads.put_history import PutHistory
+from benchmarks.workloads.raw_commits import COMMITTERS, RawCommits
 from benchmarks.workloads.state_steps import DictChannel, OpaqueChannel, WideState
 from benchmarks.workloads.store_put_get_search import StorePutGetSearch
 
@@ -91,6 +100,13 @@ SUITES: Final = {
         Suite(DictChannel, _of(BASE), LONG, _long),
         Suite(OpaqueChannel, FILES),
         Suite(ManyThreads, SAVERS),
+        Suite(RawCommits, COMMITTERS),
+        Suite(SinglePuts, INTERVAL),
+        Suite(ConcurrentPuts, FILES),
+        Suite(TaskPuts, SESSIONS),
+        Suite(ProcessPuts, FILES),
+        Suite(ConcurrentGraphs, FILES),
+        Suite(BusyReads, FILES),
         Suite(StorePutGetSearch, STORES),
     )
 }

@@ -29,6 +29,8 @@ class ManyThreads:
     measure_names: ClassVar[tuple[str, ...]] = (
         "get_random",
         "open_and_get",
+        "open_and_close",
+        "first_page",
         "list_newest",
         "list_of_a_user",
     )
@@ -58,6 +60,12 @@ class ManyThreads:
             opened.reopen()
             return opened.subject.get_tuple(config)
 
+        def open_and_close() -> None:
+            opened.reopen()
+
+        def first_page() -> list[Any]:
+            return list(opened.subject.db.threads(limit=PAGE))  # type: ignore[attr-defined]
+
         def list_newest() -> list[CheckpointTuple]:
             return list(opened.subject.list(None, limit=PAGE))
 
@@ -67,6 +75,8 @@ class ManyThreads:
         return [
             Measure("get_random", get, calls(200), random_thread),
             Measure("open_and_get", open_and_get, calls(5), random_thread, needs="file"),
+            Measure("open_and_close", open_and_close, calls(5), needs="file"),
+            Measure("first_page", first_page, calls(20), needs="pages"),
             Measure("list_newest", list_newest, calls(5)),
             Measure("list_of_a_user", list_of_a_user, calls(5)),
         ]

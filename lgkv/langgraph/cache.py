@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from lgkv.codec import Payload
 from lgkv.database import Database
+from lgkv.langgraph import _loops
 from lgkv.langgraph._opening import Opening
 from lgkv.langgraph.serde import AllowedType, SerdeCodec, StrictSerializer
 
@@ -40,8 +40,8 @@ class LgkvCache(Opening, BaseCache[ValueT]):
         return self._db.cache.load_many(wanted, SerdeCodec(self.serde))
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
-        """Return what `get` does: reading does not wait for the disk."""
-        return self.get(keys)
+        """Return what `get` does: reading does not hold up the event loop."""
+        return await _loops.read(self._db, lambda: self.get(keys))
 
     def set(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
         """Store values, each with its time to live in seconds or None, in one commit."""
@@ -50,7 +50,7 @@ class LgkvCache(Opening, BaseCache[ValueT]):
     async def aset(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
         """Store values as `set` does; the event loop does not wait for the disk."""
         change = self._db.cache.set_change(self._encoded(pairs))
-        await asyncio.wrap_future(self._db.submit(change))
+        await _loops.write(self._db, change)
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Delete every value of these namespaces, or of all."""
@@ -59,7 +59,7 @@ class LgkvCache(Opening, BaseCache[ValueT]):
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Delete values as `clear` does; the event loop does not wait for the disk."""
         change = self._db.cache.clear_change(_tuples(namespaces))
-        await asyncio.wrap_future(self._db.submit(change))
+        await _loops.write(self._db, change)
 
     def _encoded(
         self, pairs: Mapping[FullKey, tuple[Any, int | None]]

@@ -1,12 +1,11 @@
 """The checkpointer: LangGraph's calls translated to `db.checkpoints`, sync and async.
 
 Reads are done where they are asked for: they touch mapped memory only. An async write
-waits for its flush on a future of the engine's one writer thread, never on the event loop.
+waits for the engine's one writer thread, and never holds up the event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from lgkv.checkpoints import Checkpoints, StoredCheckpoint, upkeep
 from lgkv.checkpoints.values import BaseMovedError
 from lgkv.database import Database
 from lgkv.errors import InvalidInputError
+from lgkv.langgraph import _loops
 from lgkv.langgraph._opening import Opening
 from lgkv.langgraph.serde import AllowedType, SerdeCodec, StrictSerializer
 from lgkv.writer import Change
@@ -163,7 +163,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         """Store a checkpoint whose parent is the id in `config`; return its own config."""
         while True:
             try:
-                self._commit(self._put_change(config, checkpoint, metadata, new_versions))
+                self._commit(self._put_prepared(config, checkpoint, metadata, new_versions))
             except BaseMovedError:
                 continue
             break
@@ -204,6 +204,17 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
 
     def _commit(self, change: Change[Any]) -> None:
         self._db.commit(change)
+
+    def _put_prepared(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Change[Any]:
+        return self._db.prepared(
+            lambda: self._put_change(config, checkpoint, metadata, new_versions)
+        )
 
     def _put_change(
         self,
@@ -246,7 +257,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return what `get_tuple` does."""
-        return self.get_tuple(config)
+        return await _loops.read(self._db, lambda: self.get_tuple(config))
 
     async def alist(
         self,
@@ -257,14 +268,17 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield what `list` does."""
-        for found in self.list(config, filter=filter, before=before, limit=limit):
+        listed = self.list(config, filter=filter, before=before, limit=limit)
+        while (found := await _loops.read(self._db, lambda: next(listed, None))) is not None:
             yield found
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return what `get_delta_channel_history` does."""
-        return self.get_delta_channel_history(config=config, channels=channels)
+        return await _loops.read(
+            self._db, lambda: self.get_delta_channel_history(config=config, channels=channels)
+        )
 
     async def aput(
         self,
@@ -275,8 +289,9 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Do what `put` does."""
         while True:
+            await _loops.breathe()
             try:
-                await self._submit(self._put_change(config, checkpoint, metadata, new_versions))
+                await self._write(self._put_prepared(config, checkpoint, metadata, new_versions))
             except BaseMovedError:
                 continue
             break
@@ -290,19 +305,20 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         task_path: str = "",
     ) -> None:
         """Do what `put_writes` does."""
-        await self._submit(self._put_writes_change(config, writes, task_id, task_path))
+        await _loops.breathe()
+        await self._write(self._put_writes_change(config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Do what `delete_thread` does."""
-        await self._submit(upkeep.delete_thread(str(thread_id)))
+        await self._write(upkeep.delete_thread(str(thread_id)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Do what `delete_for_runs` does."""
-        await self._submit(upkeep.delete_runs(run_ids))
+        await self._write(upkeep.delete_runs(run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Do what `copy_thread` does."""
-        await self._submit(upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
+        await self._write(upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
 
     async def aprune(
         self,
@@ -313,10 +329,10 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         older_than: datetime.timedelta | datetime.datetime | None = None,
     ) -> None:
         """Do what `prune` does."""
-        await self._submit(upkeep.prune(thread_ids, strategy, keep_last, older_than))
+        await self._write(upkeep.prune(thread_ids, strategy, keep_last, older_than))
 
-    async def _submit(self, change: Change[Any]) -> None:
-        await asyncio.wrap_future(self._db.submit(change))
+    async def _write(self, change: Change[Any]) -> None:
+        await _loops.write(self._db, change)
 
     # --- versions ---
 

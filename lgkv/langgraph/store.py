@@ -34,11 +34,12 @@ from lgkv.database import Database
 from lgkv.errors import InvalidInputError
 from lgkv.expiry import ttl_us
 from lgkv.filters import validate_filter
+from lgkv.langgraph import _loops
 from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.langgraph._opening import Opening
 from lgkv.langgraph._sweeper import Sweeper
 from lgkv.memory import MemoryView, Put, StoredItem, check_page
-from lgkv.writer import Change
+from lgkv.writer import Change, Pending
 
 __all__ = ["AsyncLgkvStore", "LgkvStore"]
 
@@ -124,10 +125,9 @@ class LgkvStore(Opening, BaseStore):
         embedded = Embedded()
         if self._index is not None:
             embedded = await self._index.aembed(plan.documents, plan.queries)
-        results, to_refresh = self._read(plan, embedded)
+        results, to_refresh = await _loops.read(self._db, lambda: self._read(plan, embedded))
         if plan.puts:
-            change = self._change(plan, embedded, to_refresh)
-            await asyncio.wrap_future(self._db.submit(change))
+            await _loops.write(self._db, self._change(plan, embedded, to_refresh))
         else:
             self._refresh(to_refresh)
         return results
@@ -166,7 +166,7 @@ class LgkvStore(Opening, BaseStore):
         """Queue the moving of deadlines; a read waits neither for it nor for its failure."""
         if to_refresh and not self._db.read_only:
             change = self._db.memory.change((), to_refresh)
-            self._db.submit(change).add_done_callback(_log_failure)
+            self._db.post(change, _LOG, None)
 
     # --- expiry ---
 
@@ -215,8 +215,8 @@ class AsyncLgkvStore(LgkvStore):
     async def sweep_ttl(self) -> int:  # type: ignore[override]  # as the peers' async stores
         """Delete the items that have expired; return how many."""
         total = 0
-        while self._db.memory.has_due():
-            total += await asyncio.wrap_future(self._db.submit(self._db.memory.sweep_change()))
+        while await _loops.read(self._db, self._db.memory.has_due):
+            total += await _loops.write(self._db, self._db.memory.sweep_change())
         return total
 
     async def start_ttl_sweeper(  # type: ignore[override]  # as the peers' async stores
@@ -340,6 +340,13 @@ def _seconds(minutes: float | None) -> float | None:
     return minutes * 60
 
 
-def _log_failure(refreshed: Future[None]) -> None:
-    if not refreshed.cancelled() and refreshed.exception() is not None:
-        logger.warning("deadlines could not be moved on reading: %s", refreshed.exception())
+class _Log:
+    """Where what nobody waits for ends."""
+
+    def deliver(self, ended: list[Pending]) -> None:
+        for pending in ended:
+            if pending.error is not None:
+                logger.warning("deadlines could not be moved on reading: %s", pending.error)
+
+
+_LOG: Final = _Log()

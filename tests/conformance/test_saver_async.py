@@ -15,7 +15,7 @@ from lgkv.errors import ClosedError, InvalidInputError
 from lgkv.langgraph import LgkvSaver
 from lgkv.langgraph.aio import AsyncLgkvSaver
 from lgkv.snapshot import Snapshot
-from lgkv.writer import Writer
+from lgkv.writer.commit import Committer
 from tests.conformance.checkpoints import checkpoint_of, config_of, id_of, ids_of, new_id, put
 
 FLUSH_SECONDS = 0.6
@@ -36,14 +36,14 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Give the disk under every commit."""
-    given, flush = Disk(), Writer._flush
+    given, flush = Disk(), Committer._flush
 
-    def slow_flush(self: Writer, txn: Any) -> None:
+    def slow_flush(self: Committer, *arguments: Any) -> None:
         time.sleep(given.delay_seconds)
-        flush(self, txn)
+        flush(self, *arguments)
         given.flushes += 1
 
-    monkeypatch.setattr(Writer, "_flush", slow_flush)
+    monkeypatch.setattr(Committer, "_flush", slow_flush)
     return given
 
 

@@ -42,6 +42,7 @@ from lgkv.errors import (
 )
 from lgkv.langgraph import AsyncLgkvStore, LgkvStore
 from lgkv.langgraph._sweeper import Sweeper
+from lgkv.writer import Pending
 
 UTC = datetime.timezone.utc
 NS = ("users", "42")
@@ -564,9 +565,9 @@ def test_failed_refresh_is_logged_and_does_not_fail_the_read(
 ) -> None:
     store.put(NS, "k", {}, ttl=1)
     clock.seconds += 50
-    failed: concurrent.futures.Future[None] = concurrent.futures.Future()
-    failed.set_exception(lgkv.WriteLockTimeoutError("locked"))
-    monkeypatch.setattr(db, "submit", lambda _: failed)
+    failed = Pending(None)
+    failed.fail(lgkv.WriteLockTimeoutError("locked"))
+    monkeypatch.setattr(db, "post", lambda _, mailbox, __: mailbox.deliver([failed]))
     assert store.get(NS, "k") is not None
     assert "deadlines could not be moved on reading: locked" in caplog.text
 

@@ -76,7 +76,10 @@ def kill_loop(
     They are killed up to `longest_s` after all of them have had a step acknowledged. The file
     is a new one after `fresh_every` cycles.
     """
-    chance, result = random.Random(seed), Result("kill -9", f"{writers} writers")
+    chance, result = (
+        random.Random(seed),
+        Result("kill -9", ", ".join([f"{writers} writers", *worker])),
+    )
     acknowledged: set[str] = set()
     tried: set[str] = set()
     path = folder / "killed.lgkv"

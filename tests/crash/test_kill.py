@@ -33,11 +33,21 @@ def test_lane_holds_what_is_expected_after_every_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("writers", "cycles"), [(1, 10), (2, 7)])
+@pytest.mark.parametrize(
+    ("writers", "cycles", "durability"), [(1, 10, "full"), (2, 7, "full"), (2, 7, "interval")]
+)
 def test_killed_writers_leave_every_acknowledged_step(
-    tmp_path: Path, writers: int, cycles: int
+    tmp_path: Path, writers: int, cycles: int, durability: str
 ) -> None:
-    result = kill_loop(tmp_path, seed=writers, cycles=cycles, writers=writers, fresh_every=5)
+    """With an interval, a step is acknowledged by a flush, and what is lost is a tail."""
+    result = kill_loop(
+        tmp_path,
+        seed=writers,
+        cycles=cycles,
+        writers=writers,
+        worker=[f"durability={durability}"],
+        fresh_every=5,
+    )
 
     assert result.faults == []
     assert result.checked == cycles

@@ -21,13 +21,16 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_shim
 @pytest.mark.timeout(300)
-def test_no_power_loss_takes_an_acknowledged_step(shim: Path, tmp_path: Path) -> None:
-    record = record_worker(shim, tmp_path, [STEPS])
+@pytest.mark.parametrize("durability", ["full", "interval"])
+def test_no_power_loss_takes_an_acknowledged_step(
+    shim: Path, tmp_path: Path, durability: str
+) -> None:
+    record = record_worker(shim, tmp_path, [STEPS, f"durability={durability}"])
     found = states(record, seed=1, subsets=2, torn=2)
     result = check_states(found, tmp_path, setting="short")
 
     assert result.faults == []
-    assert result.checked > 50
+    assert result.checked > (50 if durability == "full" else 20)
     assert result.steps == int(STEPS)
 
 
@@ -42,10 +45,15 @@ def test_worker_that_does_not_wait_for_the_disk_is_caught(shim: Path, tmp_path: 
 
 @needs_shim
 @pytest.mark.timeout(300)
-def test_failing_disk_costs_nothing_acknowledged(shim: Path, tmp_path: Path) -> None:
-    events = count_events(shim, tmp_path, ["5"])
+@pytest.mark.parametrize(
+    "options", [["5"], ["14", "durability=interval"]], ids=["full", "interval"]
+)
+def test_failing_disk_costs_nothing_acknowledged(
+    shim: Path, tmp_path: Path, options: list[str]
+) -> None:
+    events = count_events(shim, tmp_path, options)
     points = [(mode, events * (at + 1) // len(MODES)) for at, mode in enumerate(MODES)]
-    result = io_faults(shim, tmp_path, points, ["5"])
+    result = io_faults(shim, tmp_path, points, options)
 
     assert result.faults == []
     assert result.checked == len(points)

@@ -49,11 +49,17 @@ class Campaign:
 
     # --- the parts ---
 
-    def kills(self, writers: int, share: float) -> Result:
-        folder = self.place(f"kill{writers}")
+    def kills(self, writers: int, share: float, *worker: str) -> Result:
+        folder = self.place("-".join([f"kill{writers}", *worker]))
         until = self.until(share)
         return kill_loop(
-            folder, seed=self.seed, cycles=MANY, writers=writers, longest_s=0.25, until=until
+            folder,
+            seed=self.seed,
+            cycles=MANY,
+            writers=writers,
+            worker=worker,
+            longest_s=0.25,
+            until=until,
         )
 
     def power_losses(self, shim: Path, share: float) -> Result:
@@ -63,20 +69,20 @@ class Campaign:
         for at in itertools.count():
             if time.monotonic() > until:
                 return total
-            record = record_worker(shim, folder, [str(20 * (at + 1))])
+            durability = "interval" if at % 2 else "full"
+            record = record_worker(shim, folder, [str(20 * (at + 1)), f"durability={durability}"])
             found = states(record, seed=self.seed + at)
             add(total, check_states(found, folder, setting="", jobs=self.jobs, until=until))
         raise AssertionError
 
-    def faults(self, shim: Path, share: float) -> Result:
+    def faults(self, shim: Path, share: float, *steps: str) -> Result:
         """Let every write and sync of a worker fail, in every way, in a random order."""
-        folder, until = self.place("faults"), self.until(share)
-        steps = ["8"]
+        folder, until = self.place("-".join(["faults", *steps])), self.until(share)
         numbers = range(1, count_events(shim, folder, steps) + 1)
         points = list(itertools.product(MODES, numbers))
         random.Random(self.seed).shuffle(points)
         found = io_faults(shim, folder, points, steps, jobs=self.jobs, until=until)
-        found.setting = f"of {len(points):,} points"
+        found.setting = f"of {len(points):,} points, steps {' '.join(steps)}"
         return found
 
     # --- that a pass means something ---
@@ -110,15 +116,17 @@ def campaign(run: Campaign) -> Iterator[Result]:
     """Yield the result of each part."""
     missing = why_no_shim()
     yield control("acknowledged too early", run.early)
-    yield run.kills(1, 0.15 if not missing else 0.4)
-    yield run.kills(2, 0.2 if not missing else 0.6)
+    yield run.kills(1, 0.1 if not missing else 0.3)
+    yield run.kills(2, 0.15 if not missing else 0.4)
+    yield run.kills(2, 0.1 if not missing else 0.3, "durability=interval")
     if missing:
         print(f"no power losses and no failing disks: {missing}")
         return
     shim = build_shim(run.folder)
     yield control("not synced", lambda: run.unsynced(shim))
     yield run.power_losses(shim, 0.35)
-    yield run.faults(shim, 0.3)
+    yield run.faults(shim, 0.15, "8")
+    yield run.faults(shim, 0.15, "28", "durability=interval")
 
 
 def main() -> None:

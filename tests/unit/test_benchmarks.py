@@ -28,7 +28,8 @@ from benchmarks.workloads.copy_thread import copy_thread
 
 TINY = Sizes(
     turns=4, short_turns=2, long_turns=10, steps=3, long_steps=5, channels=3, entries=4, blobs=2,
-    blob_bytes=2_000, threads=12, items=40, vectors=40, rounds=2, long_rounds=1, calls_percent=1,
+    blob_bytes=2_000, threads=12, items=40, vectors=40, puts=2, rounds=2, long_rounds=1,
+    calls_percent=1,
 )  # fmt: skip
 
 
@@ -164,6 +165,7 @@ def test_json_says_where_and_with_what_it_ran(document: dict[str, Any]) -> None:
     assert document["sizes"]["turns"] == TINY.turns
     assert {row["subject"] for row in document["durability"]} == {
         "LgkvSaver", "SqliteSaver", "InMemorySaver", "LgkvStore", "SqliteStore", "InMemoryStore",
+        "Session", "Committing",
     }  # fmt: skip
 
 

@@ -19,8 +19,8 @@ import pytest
 import lgkv
 from lgkv import ClosedError, InvalidInputError, StorageError, WriteLockTimeoutError
 from lgkv.connection import Connection, _registry, connect
-from lgkv.datafile import Gate
 from lgkv.env import Options
+from lgkv.gate import Gate
 from lgkv.layout import Table
 from lgkv.writer import Batch, Change
 from tests.invariants import structural_damage
@@ -474,7 +474,7 @@ class TestFork:
     def test_child_does_not_let_others_past_the_gate_of_its_parent(self, path: str) -> None:
         db = connect(path, "c", Options(lock_timeout_s=0.05))
         put(db, b"a")
-        gate = db.writer._gate
+        gate = db.writer._commits._gate
         assert gate is not None
         gate.acquire(0)
 

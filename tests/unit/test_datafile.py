@@ -1,4 +1,4 @@
-"""What is at a path before LMDB maps it, files that appear whole or not at all, and the gate."""
+"""What is at a path before LMDB maps it, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import builtins
 import errno
 import mmap
 import os
-import signal
 import socket
 import sqlite3
 import stat
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import pytest
 
 import lgkv
@@ -26,10 +22,9 @@ from lgkv import (
     InvalidInputError,
     ReadOnlyError,
     StorageError,
-    WriteLockTimeoutError,
     datafile,
 )
-from lgkv.datafile import Gate, create_file, file_id, inspect_file, publish, temporary_beside
+from lgkv.datafile import create_file, file_id, inspect_file, publish, temporary_beside
 from lgkv.env import _verify
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files and locks")
@@ -427,94 +422,3 @@ class TestCreation:
 
     def test_temporary_names_differ(self, path: str) -> None:
         assert len({temporary_beside(path) for _ in range(100)}) == 100
-
-
-HOLD = """
-import sys, time
-from lgkv.datafile import Gate
-gate = Gate(sys.argv[1])
-gate.acquire(5)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(good: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process, which holds the gate of `good` until its input ends."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, good],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-class TestGate:
-    def test_gate_is_taken_again_and_again(self, good: str) -> None:
-        gate = Gate(good)
-        for _ in range(3):
-            gate.acquire(0)
-            gate.release()
-        gate.close()
-
-    def test_other_descriptor_waits_its_time_and_no_longer(self, good: str) -> None:
-        first, second = Gate(good), Gate(good)
-        first.acquire(0)
-        began = time.monotonic()
-        with pytest.raises(WriteLockTimeoutError, match=r"for 0\.1 s"):
-            second.acquire(0.1)
-        assert 0.1 <= time.monotonic() - began < 5
-        first.release()
-        second.acquire(0)
-        second.close()
-        first.acquire(0)  # closing let go
-        first.close()
-
-    def test_process_that_holds_it_keeps_others_out(
-        self, good: str, holder: subprocess.Popen[str]
-    ) -> None:
-        gate = Gate(good)
-        with pytest.raises(WriteLockTimeoutError):
-            gate.acquire(0.05)
-        holder.communicate("")
-        gate.acquire(5)
-        gate.close()
-
-    def test_killed_process_lets_go(self, good: str, holder: subprocess.Popen[str]) -> None:
-        gate = Gate(good)
-        holder.send_signal(signal.SIGKILL)
-        gate.acquire(5)
-        gate.close()
-
-    @pytest.mark.usefixtures("holder")
-    def test_gate_is_no_business_of_lmdbs(self, good: str) -> None:
-        with (
-            lmdb.open(good, subdir=False, create=False, max_dbs=4, lib_version=0) as env,
-            env.begin(write=True) as txn,
-        ):
-            assert txn.put(b"k", b"v")
-
-    def test_failing_lock_is_a_typed_error(
-        self, good: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import fcntl
-
-        def flock(*_: Any) -> None:
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-        gate = Gate(good)
-        monkeypatch.setattr(fcntl, "flock", flock)
-        with pytest.raises(StorageError, match="cannot be locked"):
-            gate.acquire(0)
-        monkeypatch.undo()
-        gate.close()
-
-    def test_descriptor_is_not_inherited_by_programs(self, good: str) -> None:
-        gate = Gate(good)
-        assert not os.get_inheritable(gate._descriptor)
-        gate.close()

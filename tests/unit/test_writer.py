@@ -21,25 +21,34 @@ import pytest
 from lgkv import (
     ClosedError,
     CommitFailedError,
+    InvalidInputError,
     MapFullError,
     ReadOnlyError,
     StorageError,
     ValueTooLargeError,
     WriteLockTimeoutError,
     layout,
-    writer,
 )
 from lgkv.connection import Connection, connect
-from lgkv.datafile import Gate
 from lgkv.env import Environment, Options
+from lgkv.gate import Gate
 from lgkv.layout import Table
 from lgkv.snapshot import State
-from lgkv.writer import Batch, Change
+from lgkv.writer import Batch, Change, commit
 from tests.invariants import structural_damage
 from tests.processes import run_program
+from tests.unit.changes import (
+    LIMIT_S,
+    K,
+    failing,
+    names,
+    outcome,
+    putting,
+    queueing,
+    state,
+    together,
+)
 
-K = b"\x99"  # a kind that lgkv does not use
-LIMIT_S = 20
 PLAIN = Options(compression=False)  # so that sizes are what they seem
 
 
@@ -53,50 +62,6 @@ def db(path: str) -> Iterator[Connection]:
     connection = connect(path, "c", PLAIN)
     yield connection
     connection.close()
-
-
-def putting(name: bytes, body: bytes = b"body") -> Change[None]:
-    def apply(batch: Batch) -> None:
-        batch.state.threads += 1
-        batch.put(Table.MEMORY, K + name, body)
-
-    return Change(apply)
-
-
-def failing(error: BaseException, name: bytes = b"failing") -> Change[None]:
-    def apply(batch: Batch) -> None:
-        putting(name).apply(batch)
-        raise error
-
-    return Change(apply)
-
-
-def names(db: Connection) -> list[bytes]:
-    with db.snapshot() as snapshot:
-        return [key[1:] for key in snapshot.keys(Table.MEMORY, K)]
-
-
-def state(db: Connection) -> State:
-    with db.snapshot() as snapshot:
-        return snapshot.read_state()
-
-
-def outcome(future: Future[Any]) -> Any:
-    error = future.exception(LIMIT_S)
-    return future.result() if error is None else error
-
-
-@contextmanager
-def queueing(db: Connection) -> Iterator[None]:
-    """Let what is submitted meanwhile wait, and go into one batch."""
-    with db.writer._turn:
-        yield
-
-
-def together(db: Connection, *changes: Change[Any]) -> list[Any]:
-    with queueing(db):
-        futures = [db.submit(change) for change in changes]
-    return [outcome(future) for future in futures]
 
 
 class TestBatch:
@@ -235,8 +200,21 @@ class TestCommit:
         together(db, putting(b"b"), failing(ValueError()), putting(b"c"))
         figures = db.writer.figures
         assert (figures.commits, figures.changes, figures.failed_changes) == (2, 3, 1)
-        assert figures.flush_seconds > 0
-        assert figures.wait_seconds >= 0
+        assert figures.largest_batch == 2
+        assert 0 < figures.longest_flush_seconds < figures.flush_seconds
+        assert (figures.waits, figures.wait_seconds, figures.longest_wait_seconds) == (0, 0, 0)
+
+    def test_figures_count_who_waits_for_another_process(self, db: Connection) -> None:
+        gate = Gate(db.path)
+        gate.acquire(0)
+        waiting = [db.submit(putting(b"%d" % number)) for number in range(3)]
+        gate.close()
+        assert [outcome(future) for future in waiting] == [None] * 3
+        db.commit(putting(b"alone"))
+        figures = db.writer.figures
+        assert figures.waits <= 1  # it may have come when the gate was free again
+        assert (figures.waits == 1) is (figures.wait_seconds > 0)
+        assert figures.longest_wait_seconds == figures.wait_seconds
 
 
 class TestBatches:
@@ -245,6 +223,32 @@ class TestBatches:
         assert db.writer.figures.commits == 1
         assert state(db) == State(commit=1, threads=20)
         assert len(names(db)) == 20
+
+    def test_changes_that_come_while_one_is_flushed_share_the_next_flush(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        all_came, flush = threading.Event(), commit.Committer._flush
+
+        def flush_once_all_came(self: commit.Committer, batch: Batch, changes: int) -> None:
+            assert all_came.wait(LIMIT_S)
+            flush(self, batch, changes)
+
+        monkeypatch.setattr(commit.Committer, "_flush", flush_once_all_came)
+        futures = [db.submit(putting(b"%d" % number)) for number in range(32)]
+        threads = [
+            threading.Thread(target=db.commit, args=(putting(b"%d" % number),))
+            for number in range(32, 64)
+        ]
+        for thread in threads:
+            thread.start()
+        while not all(thread.is_alive() for thread in threads) or len(db.writer._queue) < 31:
+            time.sleep(0.001)
+        all_came.set()
+        assert [outcome(future) for future in futures] == [None] * 32
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert len(names(db)) == 64
+        assert db.writer.figures.commits <= 3
 
     def test_failing_change_takes_only_itself_down(self, db: Connection) -> None:
         results = together(
@@ -288,7 +292,7 @@ class TestBatches:
     def test_batch_has_a_largest_size(
         self, db: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "BATCH_CHANGES", 3)
+        monkeypatch.setattr(commit, "BATCH_CHANGES", 3)
         together(db, *(putting(b"%d" % number) for number in range(10)))
         assert len(names(db)) == 10
         assert db.writer.figures.commits == 4
@@ -298,12 +302,12 @@ class TestBatches:
         assert results == [None] * 20
         assert len(names(db)) == 20
 
-    def test_full_map_fails_the_batch_whole_and_the_next_one_fits(self, path: str) -> None:
+    def test_full_map_fails_what_does_not_fit_and_nothing_else(self, path: str) -> None:
         db = connect(path, "c", Options(map_size_bytes=1 << 20, compression=False))
         results = together(db, putting(b"a"), putting(b"large", bytes(4 << 20)), putting(b"b"))
-        assert [type(result) for result in results] == [MapFullError] * 3
-        assert (names(db), state(db)) == ([], State())
-        assert together(db, putting(b"a"), putting(b"b")) == [None, None]
+        assert [type(result) for result in results] == [type(None), MapFullError, type(None)]
+        assert names(db) == [b"a", b"b"]
+        assert state(db) == State(commit=2, threads=2)
         db.close()
 
     def test_cancelled_change_is_not_written(self, db: Connection) -> None:
@@ -406,7 +410,7 @@ class TestFailedCommit:
     def test_failed_commit_reaches_every_caller_of_the_batch_and_the_queue(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "BATCH_CHANGES", 2)
+        monkeypatch.setattr(commit, "BATCH_CHANGES", 2)
         db = connect(path, "c", PLAIN)
         with commit_failing(monkeypatch, lmdb.DiskError("gone")):
             results = together(db, *(putting(b"%d" % number) for number in range(5)))
@@ -429,7 +433,7 @@ class TestFailedCommit:
             raise OSError(24, "Too many open files")
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "Gate", refuse)
+            patch.setattr(commit, "Gate", refuse)
             with pytest.raises(CommitFailedError, match="Too many open files"):
                 db.commit(putting(b"a"))
         db.commit(putting(b"b"))
@@ -578,6 +582,31 @@ class TestThreads:
         assert seen == [[b"a"]]
         assert names(db) == [b"a", b"from the callback"]
 
+    def test_callback_may_write_while_others_wait(self, db: Connection) -> None:
+        ended = threading.Event()
+
+        def callback(_: Future[Any]) -> None:
+            queued.append(db.submit(putting(b"queued")))
+            db.commit(putting(b"from the callback"))
+            ended.set()
+
+        queued: list[Future[None]] = []
+        with queueing(db):
+            db.submit(putting(b"a")).add_done_callback(callback)
+        assert ended.wait(LIMIT_S)
+        assert outcome(queued[0]) is None
+        assert names(db) == [b"a", b"from the callback", b"queued"]
+
+    def test_change_that_waits_for_another_is_an_error_and_no_hang(self, db: Connection) -> None:
+        def apply(_: Batch) -> None:
+            db.commit(putting(b"inner"))
+
+        for run in (db.commit, lambda change: db.submit(change).result(LIMIT_S)):
+            with pytest.raises(InvalidInputError, match="cannot wait for another"):
+                run(Change(apply))
+        db.commit(putting(b"a"))
+        assert names(db) == [b"a"]
+
     def test_callback_that_ends_its_thread_ends_nobody_elses_change(self, db: Connection) -> None:
         def callback(_: Future[Any]) -> None:
             raise SystemExit
@@ -588,6 +617,43 @@ class TestThreads:
             second = db.submit(putting(b"b"))
         assert outcome(second) is None
         assert outcome(db.submit(putting(b"c"))) is None
+
+
+class TestCrowds:
+    @pytest.fixture
+    def slow(self, db: Connection, monkeypatch: pytest.MonkeyPatch) -> Connection:
+        """A file whose flush takes long."""
+        flush = commit.Committer._flush
+
+        def flush_slowly(self: commit.Committer, batch: Batch, changes: int) -> None:
+            time.sleep(0.02)
+            flush(self, batch, changes)
+            self.last_flush_s = 0.02
+
+        monkeypatch.setattr(commit.Committer, "_flush", flush_slowly)
+        return db
+
+    def test_threads_that_write_without_a_pause_go_together(self, slow: Connection) -> None:
+        """Else half of them would wait while the other half is flushed, in turn, for ever."""
+
+        def write(lane: int) -> None:
+            for number in range(20):
+                slow.commit(putting(b"%d %d" % (lane, number)))
+
+        threads = [threading.Thread(target=write, args=(lane,)) for lane in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert len(names(slow)) == 160
+        assert slow.writer.figures.commits < 32  # 40 of two halves, 20 of all
+
+    def test_who_is_left_of_a_crowd_is_soon_alone(self, slow: Connection) -> None:
+        together(slow, *(putting(b"%d" % number) for number in range(8)))
+        assert slow.writer._crowded
+        slow.commit(putting(b"one more"))
+        assert not slow.writer._crowded
+        assert slow.writer._may_commit_here()
 
 
 class TestClosing:
@@ -606,7 +672,7 @@ class TestClosing:
         for run in (closed.commit, closed.submit):
             with pytest.raises(ClosedError):
                 run(putting(b"a"))
-        assert closed._gate is None
+        assert closed._commits._gate is None
 
     def test_commits_that_race_a_close_are_written_or_refused(self, path: str) -> None:
         def write(db: Connection, started: threading.Barrier, lane: str, acked: list[str]) -> None:
@@ -636,7 +702,7 @@ class TestClosing:
                 thread.join(LIMIT_S)
             again = connect(path, "w", PLAIN)
             assert {name.encode() for name in acked} <= set(names(again))
-            assert again.writer._gate is None
+            assert again.writer._commits._gate is None
             again.close()
 
 

@@ -1,0 +1,301 @@
+"""One commit: the gate, the transaction, the changes, the flush.
+
+The steps of the way are methods, so that a test can let each of them fail by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import lmdb
+
+from lgkv.batch import Batch
+from lgkv.env import Environment, translate
+from lgkv.errors import CommitFailedError, MapFullError
+from lgkv.gate import Gate
+from lgkv.snapshot import State
+from lgkv.writer.changes import Change, Pending
+
+__all__ = ["Committer", "WriterFigures"]
+
+T = TypeVar("T")
+
+BATCH_CHANGES: Final = 1024
+"""The most changes in one commit."""
+
+BATCH_BYTES: Final = 16 << 20
+"""The bytes of records after which a commit takes no further change."""
+
+MEMO_ENTRIES: Final = 4096
+"""The most that is remembered from one commit to the next."""
+
+logger = logging.getLogger("lgkv")
+
+
+@dataclass(slots=True)
+class WriterFigures:
+    """What the writer has done since the file was opened in this process.
+
+    `waits` counts the commits that found another process at the gate.
+    """
+
+    commits: int = 0
+    changes: int = 0
+    failed_changes: int = 0
+    largest_batch: int = 0
+    flush_seconds: float = 0.0
+    longest_flush_seconds: float = 0.0
+    waits: int = 0
+    wait_seconds: float = 0.0
+    longest_wait_seconds: float = 0.0
+
+
+class Committer:
+    """Commits batches of changes, each at once. One thread at a time uses it."""
+
+    unflushed = False
+    """Whether something was acknowledged that is not durable."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self.figures = WriterFigures()
+        self.last_flush_s = 0.0
+        self.applying: Batch | None = None
+        """What the change that runs now writes to."""
+        self._applier: int | None = None
+        self._gate: Gate | None = None
+        self._memo: dict[Any, Any] = {}
+        self._state: State | None = None
+        self._known_as_of = -1
+
+    def serve(self, waiting: list[Pending]) -> list[Pending]:
+        """Commit what is waiting; return what is left for the next batch.
+
+        What became of each of the others is in it afterwards. Nothing is raised.
+        """
+        try:
+            return self._commit_behind_gate(waiting)
+        except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
+            reason = self._typed(error)
+        if isinstance(reason, MapFullError) and len(waiting) > 1:
+            for pending in waiting:  # those that fit are not to suffer for those that do not
+                self.serve([pending])
+            return []
+        for pending in waiting:
+            pending.fail(reason)
+        return []
+
+    def due_in(self) -> float | None:
+        """Return the seconds until `finish` is to be called, None if there is nothing to do."""
+        return None
+
+    def finish(self) -> None:
+        """Make durable what was acknowledged. Nothing is raised."""
+
+    def close(self) -> None:
+        """Give the gate's descriptor back."""
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
+
+    def _typed(self, error: BaseException) -> BaseException:
+        if isinstance(error, lmdb.Error):
+            return translate(error, self._env.path)
+        if isinstance(error, OSError):
+            return CommitFailedError(f"{self._env.path!r}: {error}")
+        return error
+
+    # --- the steps of a commit ---
+
+    def _commit_behind_gate(self, waiting: list[Pending]) -> list[Pending]:
+        self._enter_gate()
+        try:
+            return self._commit_and_grow(waiting)
+        finally:
+            self._leave_gate()
+
+    def _enter_gate(self) -> float:
+        """Take the gate; return the seconds that others had it."""
+        if self._gate is None:
+            self._gate = self._open_gate()
+        waited = self._gate.acquire(self._env.options.lock_timeout_s)
+        if waited:
+            figures = self.figures
+            figures.waits += 1
+            figures.wait_seconds += waited
+            figures.longest_wait_seconds = max(figures.longest_wait_seconds, waited)
+        return waited
+
+    def _open_gate(self) -> Gate:
+        self._env.check()
+        gate = Gate(self._env.path)
+        try:
+            self._env.check()  # that it is the gate of this file, now and for as long as it is used
+        except BaseException:
+            gate.close()
+            raise
+        return gate
+
+    def _leave_gate(self) -> None:
+        try:
+            if self._gate is not None:
+                self._gate.release()
+        except Exception:  # what is written stays written; closing lets the others in as well
+            logger.exception("%s: the gate could not be released", self._env.path)
+            self.close()
+
+    def _commit_and_grow(self, waiting: list[Pending]) -> list[Pending]:
+        while True:
+            try:
+                self._env.sharing.enter(self)
+                return self._commit_once(waiting)
+            except lmdb.MapFullError:
+                pass  # it is left before the map may grow
+            finally:
+                self._env.sharing.leave(self)
+            self._grow()
+
+    def _grow(self) -> None:
+        self._env.grow()
+        logger.info("the map of %s was full and has grown", self._env.path)
+
+    def _commit_once(self, waiting: list[Pending]) -> list[Pending]:
+        batch, txn = self._begin()
+        done: list[tuple[Pending, Any]] = []
+        failed: list[tuple[Pending, BaseException]] = []
+        at = 0
+        try:
+            for pending in waiting:
+                if batch.written > BATCH_BYTES:
+                    break
+                at += 1
+                if not pending.start():
+                    continue
+                try:
+                    done.append((pending, self._apply(batch, pending, nested=len(waiting) > 1)))
+                except (lmdb.MapFullError, MemoryError):
+                    raise
+                except Exception as error:  # noqa: BLE001  it reaches its caller
+                    batch.memo.clear()
+                    failed.append((pending, error))
+            changes = sum(pending.change is not None for pending, _ in done)
+            if changes:
+                self._flush(batch, changes)
+        finally:
+            txn.abort()  # unless it was committed; at once, for it holds LMDB's lock
+        self._decide(done, failed)
+        return waiting[at:]
+
+    def _begin(self) -> tuple[Batch, Any]:
+        txn, databases = self._env.begin_write(self)
+        try:
+            batch = Batch(self._env.sharing, self._env.tell)
+            batch.begin(txn, databases)
+            self._recall(batch, txn.id())
+            batch.written = 0
+            batch._compress = self._env.options.compression  # noqa: SLF001
+        except BaseException:
+            txn.abort()
+            raise
+        return batch, txn
+
+    def _recall(self, batch: Batch, number: int) -> None:
+        """Let transaction `number` know what the one before it left, if that was ours."""
+        if number != self._known_as_of + 1:
+            self._memo, self._state = {}, None
+        elif len(self._memo) > MEMO_ENTRIES:
+            self._memo = {}
+        self._known_as_of = -1  # until it is committed
+        batch.memo = self._memo
+        batch.state = self._state or batch.read_state()
+
+    def _apply(self, batch: Batch, pending: Pending, *, nested: bool) -> Any:
+        change = pending.change
+        if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
+            return None
+        self.applying, self._applier = batch, threading.get_ident()
+        try:
+            if nested:
+                return self._apply_nested(batch, change)
+            return change.apply(batch)  # a failure aborts the whole transaction, all its own
+        finally:
+            self.applying = self._applier = None
+
+    def is_applying(self) -> bool:
+        """Whether the caller is within a change."""
+        return self._applier == threading.get_ident()
+
+    def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
+        outer, state = batch._txn, batch.state.copy()  # noqa: SLF001
+        batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
+        try:
+            result = change.apply(batch)
+            batch._txn.commit()  # noqa: SLF001
+        except BaseException:
+            batch._txn.abort()  # noqa: SLF001
+            batch.state = state
+            batch.memo.clear()
+            raise
+        finally:
+            batch._txn = outer  # noqa: SLF001
+        return result
+
+    def _flush(self, batch: Batch, changes: int) -> None:
+        batch.state.commit += 1
+        batch.put_state()
+        number = batch._txn.id()  # noqa: SLF001
+        began = time.perf_counter()
+        try:
+            batch._txn.commit()  # noqa: SLF001
+        except lmdb.MapFullError:
+            raise
+        except (lmdb.Error, OSError, MemoryError) as error:
+            self._env.fail(error)
+            raise CommitFailedError(
+                f"the commit to {self._env.path!r} failed ({error}): free disk space if there is "
+                "none left, close the database and open it again"
+            ) from error
+        took = time.perf_counter() - began
+        self._known_as_of, self._state = number, batch.state
+        self.last_flush_s = took
+        figures = self.figures
+        figures.commits += 1
+        figures.changes += changes
+        figures.largest_batch = max(figures.largest_batch, changes)
+        figures.flush_seconds += took
+        figures.longest_flush_seconds = max(figures.longest_flush_seconds, took)
+
+    def _decide(
+        self, done: list[tuple[Pending, Any]], failed: list[tuple[Pending, BaseException]]
+    ) -> None:
+        for pending, result in done:
+            self._succeed(pending, result)
+        for pending, reason in failed:
+            self._fail(pending, reason)
+        failed.clear()  # else an error would keep itself alive, by the frames that it holds
+
+    def _succeed(self, pending: Pending, result: Any) -> None:
+        change = pending.change
+        if change is not None and change.committed is not None:
+            try:
+                change.committed(result)
+            except Exception:  # it is written, whatever comes after
+                logger.exception("%s: after a commit", self._env.path)
+        pending.succeed(result)
+
+    def _fail(self, pending: Pending, reason: BaseException) -> None:
+        self.figures.failed_changes += 1
+        pending.fail(self._typed(reason) if isinstance(reason, lmdb.Error) else reason)
+
+    # --- fork ---
+
+    def after_fork_in_child(self) -> None:
+        """Drop what is the parent's."""
+        gate = self._gate
+        self.__init__(self._env)  # type: ignore[misc]
+        if gate is not None:
+            gate.close()

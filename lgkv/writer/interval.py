@@ -1,0 +1,166 @@
+"""Durability within an interval: changes are applied as they come, and flushed together.
+
+Each change runs when it comes, in a write transaction that stays open, so all that can fail
+about it fails while its caller waits, and it sees all that came before. What is lost in a
+crash is what was not flushed: a tail, never a part of it. The transaction holds the gate, so
+nobody else's commit comes between.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+import lmdb
+
+from lgkv.batch import Batch
+from lgkv.env import Environment
+from lgkv.errors import LgkvError
+from lgkv.writer import commit
+from lgkv.writer.changes import Pending
+from lgkv.writer.commit import Committer
+
+__all__ = ["IntervalCommitter"]
+
+IDLE_SHARE: Final = 0.1
+"""The part of the interval after which the transaction ends if nothing more comes."""
+
+CONTENDED_S: Final = 0.02
+"""The longest that the transaction stays open where other processes wait for theirs."""
+
+logger = logging.getLogger("lgkv")
+
+
+class IntervalCommitter(Committer):
+    """Applies changes at once and makes them durable within `interval_ms`.
+
+    LMDB's write lock belongs to a thread, so one thread calls everything here.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        self._batch: Batch | None = None
+        self._applied: list[Pending] = []
+        self._interval_s = env.options.interval_ms / 1000
+        self._end_at = self._used_at = 0.0
+
+    @property
+    def unflushed(self) -> bool:  # type: ignore[override]
+        """Whether something was acknowledged that is not durable."""
+        return bool(self._applied)
+
+    def due_in(self) -> float | None:
+        """Return the seconds until the flush is due, None if there is nothing to flush."""
+        if self._batch is None:
+            return None
+        end_at = min(self._end_at, self._used_at + self._interval_s * IDLE_SHARE)
+        return end_at - time.monotonic()
+
+    def serve(self, waiting: list[Pending]) -> list[Pending]:
+        """Apply what is waiting. What became of each is in it afterwards; nothing is raised.
+
+        A future is for who wants to know that it is durable: then all is flushed at once.
+        """
+        for pending in waiting:
+            if pending.change is None:
+                self._answer(pending)
+            elif pending.start():
+                self._add(pending)
+        self._used_at = time.monotonic()
+        due_in = self.due_in()
+        if any(pending.future is not None for pending in waiting) or (due_in or 1) <= 0:
+            self.finish()
+            for pending in waiting:
+                if pending.future is not None:
+                    self._check(pending)
+        return []
+
+    def _answer(self, flush: Pending) -> None:
+        self.finish()
+        if flush.start():
+            flush.succeed(None)
+            self._check(flush)
+
+    def _check(self, pending: Pending) -> None:
+        """Let it fail if the file has failed."""
+        try:
+            self._env.check()
+        except LgkvError as error:
+            pending.decided = False
+            pending.fail(error)
+
+    def _add(self, pending: Pending) -> None:
+        try:
+            batch = self._batch or self._open()
+        except BaseException as error:  # noqa: BLE001  it reaches its caller: this thread goes on
+            self._fail(pending, self._typed(error))
+            return
+        try:
+            result = self._apply(batch, pending, nested=True)
+        except lmdb.MapFullError:
+            self.finish()
+            super().serve([pending])  # which grows the map if it can, and flushes
+        except BaseException as error:  # noqa: BLE001  likewise
+            self._fail(pending, error)
+        else:
+            self._applied.append(pending)
+            self._succeed(pending, result)
+            if batch.written > commit.BATCH_BYTES or len(self._applied) >= commit.BATCH_CHANGES:
+                self.finish()
+        if not self._applied:
+            self.finish()
+
+    def _open(self) -> Batch:
+        contended = self._enter_gate() > 0
+        try:
+            self._env.sharing.enter(self)
+            self._batch, _ = self._begin()
+        except BaseException:
+            self._env.sharing.leave(self)
+            self._leave_gate()
+            raise
+        limit_s = min(self._interval_s, CONTENDED_S) if contended else self._interval_s
+        self._end_at = time.monotonic() + limit_s
+        return self._batch
+
+    def finish(self) -> None:
+        """Flush what was applied. Nothing is raised: a failure closes the file to every use."""
+        batch, applied = self._batch, self._applied
+        if batch is None:
+            return
+        try:
+            try:
+                if applied:
+                    self._flush_all(batch, applied)
+            finally:
+                batch._txn.abort()  # noqa: SLF001
+                self._env.sharing.leave(self)
+                self._leave_gate()
+        except BaseException as error:  # noqa: BLE001  the next call is told
+            self._lose(error, len(applied))
+        self._batch, self._applied = None, []
+
+    def _flush_all(self, batch: Batch, applied: list[Pending]) -> None:
+        try:
+            self._flush(batch, len(applied))
+        except lmdb.MapFullError:
+            pass  # the transaction ends before the map may grow
+        else:
+            return
+        batch._txn.abort()  # noqa: SLF001
+        self._env.sharing.leave(self)
+        self._grow()
+        again = [Pending(pending.change) for pending in applied]
+        left = again
+        while left:  # nobody else has come through the gate: they find what they found before
+            left = self._commit_and_grow(left)
+        for pending in again:
+            pending.outcome()
+
+    def _lose(self, error: BaseException, changes: int) -> None:
+        reason = self._typed(error)
+        logger.error(
+            "%s: %d changes that were acknowledged are lost: %s", self._env.path, changes, reason
+        )
+        self._env.fail(reason, told=False)

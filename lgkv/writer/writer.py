@@ -1,0 +1,308 @@
+"""Who commits when: the caller, or the environment's one writer thread for all that wait.
+
+A caller who finds nobody at work commits on its own thread, without a hop. Otherwise changes
+queue, and the writer thread takes what has gathered while the last flush was under way.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar, cast
+
+from lgkv.env import Environment, Snapshot
+from lgkv.errors import (
+    ClosedError,
+    InvalidInputError,
+    ReadOnlyError,
+    StorageError,
+    WriteLockTimeoutError,
+)
+from lgkv.writer import commit
+from lgkv.writer.changes import Change, Mailbox, Pending, deferred, end_all
+from lgkv.writer.commit import Committer, WriterFigures
+from lgkv.writer.interval import IntervalCommitter
+
+__all__ = ["Writer"]
+
+T = TypeVar("T")
+
+GATHER_SHARE: Final = 0.5
+"""For so long, in flushes, a batch waits at most for those who were told of the last one."""
+
+GATHER_STEPS: Final = 4
+"""In so many steps; it waits no longer once a step brings nobody."""
+
+GATHER_FROM_S: Final = 0.0002
+"""Of flushes that are shorter there is nothing to save."""
+
+GATHER_UP_TO_S: Final = 0.02
+"""As such a flush a longer one counts."""
+
+QUEUE_CHANGES: Final = 16 * commit.BATCH_CHANGES
+"""As many changes may wait; who brings more waits too."""
+
+
+class Writer:
+    """Commits the changes of one environment in this process."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self.lazy = env.options.durability == "interval"
+        """Whether a write is acknowledged before it is durable."""
+        self._commits = IntervalCommitter(env) if self.lazy else Committer(env)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()  # by `with` only, as `_turn`
+        self._arrived = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._queue: deque[Pending] = deque()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._crowd = 0
+        """How many changes there were in the last batch."""
+
+    @property
+    def figures(self) -> WriterFigures:
+        """What was done since the file was opened in this process."""
+        return self._commits.figures
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether something was acknowledged that is not durable."""
+        return self._commits.unflushed
+
+    # --- for callers ---
+
+    def commit(self, change: Change[T]) -> T:
+        """Write `change` and return its result once it is durable, or within the interval.
+
+        Raises:
+            WriteLockTimeoutError: Others wrote for longer than `lock_timeout_s`.
+        """
+        return cast("T", self._do(Pending(change)))
+
+    def submit(self, change: Change[T]) -> Future[T]:
+        """Queue `change`; the future is done once it is durable, or has failed."""
+        self._check()
+        future: Future[T] = Future()
+        self._enqueue(Pending(change, future))
+        return future
+
+    def post(self, change: Change[Any] | None, mailbox: Mailbox, waiter: object) -> Pending:
+        """Queue `change`, or a flush; its end is told as that of `commit`, to `mailbox`.
+
+        `waiter` is in the pending change that the mailbox gets.
+        """
+        self._check()
+        pending = Pending(change, mailbox=mailbox, waiter=waiter)
+        self._enqueue(pending)
+        return pending
+
+    def flush(self) -> None:
+        """Return once everything that was acknowledged, or queued, before is durable."""
+        if self._queue or self._turn.locked() or self.unflushed:
+            self._do(Pending(None))
+
+    def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
+        """Return the change that `prepare` makes, which sees what this process has written.
+
+        What is not flushed yet can be seen by a change alone, so with "interval" it is
+        prepared when it is applied.
+        """
+        return deferred(prepare) if self.lazy else prepare()
+
+    def settle(self) -> Snapshot | None:
+        """Let a snapshot see what was acknowledged; return the one that a change is to use."""
+        if self._commits.applying is not None and self._commits.is_applying():
+            return self._commits.applying.view()
+        if self.unflushed:
+            self.flush()
+        return None
+
+    def _do(self, pending: Pending) -> Any:
+        self._check()
+        if self._may_commit_here():
+            with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
+                self._check_open()
+                self._commits.serve([pending])
+        else:
+            self._enqueue(pending)
+            self._wait(pending)
+        return pending.outcome()
+
+    def _may_commit_here(self) -> bool:
+        if self._commits.is_applying():
+            raise InvalidInputError(
+                "a change cannot wait for another one: write from outside of it"
+            )
+        if self.is_own_thread():  # which cannot wait for itself
+            return True
+        # With "interval" LMDB's lock belongs to the writer thread.
+        return not (self.lazy or self._queue or self._turn.locked() or self._crowded)
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether it pays to wait for those who have written together."""
+        return self._crowd > 1 and not self.lazy and self._commits.last_flush_s >= GATHER_FROM_S
+
+    def _enqueue(self, pending: Pending) -> None:
+        pending.queue()
+        with self._lock:
+            self._wait_for_room()
+            self._check_open()
+            if self._thread is None:
+                self._thread = self._start_thread()
+            self._queue.append(pending)
+            self._arrived.notify()
+
+    def _wait_for_room(self) -> None:
+        if len(self._queue) < QUEUE_CHANGES or self.is_own_thread():
+            return
+        end = time.monotonic() + self._limit_s
+        while len(self._queue) >= QUEUE_CHANGES and not self._closed:
+            if not self._room.wait(end - time.monotonic()):
+                raise self._late()
+
+    def _start_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="lgkv-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            raise StorageError(f"{self._env.path!r}: the writer thread: {error}") from error
+        return thread
+
+    def _wait(self, pending: Pending) -> None:
+        try:
+            if pending.wait(self._limit_s):
+                return
+        except BaseException:
+            pending.give_up()
+            raise
+        if not pending.give_up():
+            pending.wait()  # it is being committed: it ends with the commit
+            return
+        raise self._late()
+
+    @property
+    def _limit_s(self) -> float:
+        return min(self._env.options.lock_timeout_s, threading.TIMEOUT_MAX)
+
+    def _late(self) -> WriteLockTimeoutError:
+        return WriteLockTimeoutError(
+            f"the write lock of {self._env.path!r} was not free within "
+            f"{self._env.options.lock_timeout_s:g} s: open with a larger lock_timeout_s"
+        )
+
+    def _check(self) -> None:
+        """Raise unless the file may be written; whether it is at its path, `begin` looks at."""
+        if self._env.options.read_only:
+            raise ReadOnlyError(
+                f"{self._env.path!r} is open with mode='r': open it with mode='w' to write"
+            )
+        self._env.check_open()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._env.path!r} was closed: open it again")
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        while self._await_work():
+            self._gather()
+            with self._turn:
+                batch = self._take()
+                self._crowd = len(batch)
+                left = self._commits.serve(batch)
+                if left:
+                    self._put_back(left)
+                    del batch[-len(left) :], left
+                elif not batch:
+                    self._commits.finish()
+            end_all(batch)
+
+    def _gather(self) -> None:
+        """Let those whose changes were flushed last come back with their next ones.
+
+        Else those who came meanwhile would go without them, and they without those, for ever.
+        """
+        if not self._crowded:
+            return
+        flush_s = min(self._commits.last_flush_s, GATHER_UP_TO_S)
+        expected = min(self._crowd, commit.BATCH_CHANGES)
+        for _ in range(GATHER_STEPS):
+            found = len(self._queue)
+            if found >= expected:
+                return
+            time.sleep(flush_s * GATHER_SHARE / GATHER_STEPS)
+            if len(self._queue) == found:
+                return
+
+    def _await_work(self) -> bool:
+        """Wait for a change, or for the time to flush; False once it is closed and all is done."""
+        with self._lock:
+            while not self._queue:
+                due_in = self._commits.due_in()
+                if due_in is not None and (due_in <= 0 or self._closed):
+                    return True
+                if self._closed:
+                    return False
+                self._arrived.wait(None if due_in is None else min(due_in, threading.TIMEOUT_MAX))
+        return True
+
+    def _take(self) -> list[Pending]:
+        with self._lock:
+            count = min(len(self._queue), commit.BATCH_CHANGES)
+            self._room.notify_all()
+            return [self._queue.popleft() for _ in range(count)]
+
+    def _put_back(self, left: list[Pending]) -> None:
+        with self._lock:
+            self._queue.extendleft(reversed(left))
+
+    def close(self) -> None:
+        """Commit what is queued and stop."""
+        with self._lock:
+            self._closed = True
+            self._arrived.notify_all()
+            self._room.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        with self._turn:
+            self._commits.close()
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller is the writer thread, which cannot wait for itself."""
+        return self._thread is threading.current_thread()
+
+    def close_if_idle(self) -> bool:
+        """Stop if that needs no waiting; return whether it did."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._queue or not self._turn.acquire(blocking=False):
+                return False
+            try:
+                if self._commits.due_in() is not None:
+                    return False
+                self._closed = True
+                self._arrived.notify_all()
+                self._commits.close()
+            finally:
+                self._turn.release()
+        finally:
+            self._lock.release()
+        return True
+
+    # --- fork ---
+
+    def after_fork_in_child(self) -> None:
+        """Drop the parent's queue, thread and descriptor: what they held is the parent's."""
+        self._reset()
+        self._commits.after_fork_in_child()
