@@ -50,6 +50,17 @@ class Batch(Snapshot):
             return len(key) + len(record)
         return 0
 
+    def set(self, table: Table, key: bytes, body: bytes, old_bytes: int = 0) -> None:
+        """Store `body` under `key`, uncompressed unless it is large.
+
+        `old_bytes` is the length of the body that is there, as far as it is known to be large.
+        """
+        compress = self._compress and len(body) > LARGE_RECORD_BYTES * 4
+        record = seal_record(table, key, body, compress=compress)
+        if old_bytes > LARGE_RECORD_BYTES and old_bytes > len(body):
+            self._txn.delete(key, db=self._databases[table])  # see `put`
+        self._txn.put(key, record, db=self._databases[table])
+
     def delete(self, table: Table, key: bytes) -> int:
         """Delete `key`; return the bytes that this frees, 0 if it is not there."""
         old = self._txn.get(key, None, self._databases[table])

@@ -2,11 +2,13 @@
 
 Item keys begin with a node's number, so a namespace of any length costs its items a few
 bytes, and labels match as wholes. A node counts its items and its children; one that has
-neither is removed. The root is number 0, is not stored and holds no items.
+neither is removed. It also knows the place of its newest item, so that a search can begin
+where it need not look further. The root is number 0, is not stored and holds no items.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,9 +20,13 @@ from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields, 
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
-__all__ = ["Node", "Tree", "Wanted", "find_node", "walk_nodes"]
+__all__ = ["Node", "Paths", "Tree", "Wanted", "find_node", "walk_nodes"]
 
 ROOT: Final = 0
+MAX_PATHS: Final = 10_000
+"""As many namespaces' numbers are remembered."""
+
+_BODY: Final = struct.Struct("<8Q")
 
 Wanted = frozenset[str] | None
 """The labels that may stand at one depth of a namespace; None for any."""
@@ -35,6 +41,12 @@ class Node:
     label: bytes
     items: int = 0
     children: int = 0
+    expiring: int = 0
+    """How many of the items have a deadline."""
+    newest: tuple[int, int] = (0, 0)
+    """No item of the node was updated later: microseconds, and the sequence of the put."""
+    last_pack: tuple[int, int] = (0, 0)
+    """The place of the pack that takes the next item, if it is there."""
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -48,6 +60,31 @@ def find_node(snapshot: Snapshot, namespace: Sequence[str]) -> Node | None:
         if node is None:
             return None
     return node
+
+
+class Paths:
+    """The numbers of namespaces, remembered from one snapshot to the next.
+
+    Numbers are given in order and names of removed nodes raise an epoch: while neither
+    counter moves, what was found, and what was not there, stays so.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, int], dict[tuple[str, ...], int | None]] = ((0, 0), {})
+
+    def number(self, snapshot: Snapshot, namespace: tuple[str, ...]) -> int | None:
+        """Return the number of `namespace`, or None; as of `snapshot`, which is no batch."""
+        state = snapshot.read_state()
+        as_of = state.nodes, state.names_epoch
+        found_as_of, numbers = self._known
+        if found_as_of != as_of or len(numbers) > MAX_PATHS:
+            numbers = {}
+            self._known = as_of, numbers
+        elif namespace in numbers:
+            return numbers[namespace]
+        node = find_node(snapshot, namespace)
+        number = numbers[namespace] = None if node is None else node.number
+        return number
 
 
 def walk_nodes(
@@ -176,6 +213,10 @@ class Tree:
         node.items += change
         self._changed.add(node.number)
 
+    def changed(self, node: Node) -> None:
+        """Note that the fields of `node` were set."""
+        self._changed.add(node.number)
+
     def save(self) -> None:
         """Write what has changed, and remove what is empty."""
         pending = [self._nodes[number] for number in self._changed]
@@ -201,10 +242,11 @@ class Tree:
 
     def _write(self, node: Node) -> None:
         packed = pack_bytes(node.label)
-        whole = None if unpack_bytes(packed, 0)[1] else node.label
+        whole = b"" if unpack_bytes(packed, 0)[1] else node.label
         key = bytes((Kind.NODE,)) + pack_uint(node.parent) + packed
+        numbers = node.number, node.items, node.children, node.expiring
         self._batch.put(
-            Table.MEMORY, key, encode_fields([node.number, node.items, node.children, whole])
+            Table.MEMORY, key, _BODY.pack(*numbers, *node.newest, *node.last_pack) + whole
         )
 
 
@@ -220,13 +262,14 @@ def _path_key(number: int) -> bytes:
 
 
 def _unpack(key: bytes, body: bytes) -> Node:
-    number, items, children, whole = _fields(key, body, int, int, int, (bytes, type(None)))
+    if len(body) < _BODY.size:
+        raise CorruptionError(Table.MEMORY.label, key, "the namespace is shorter than its fields")
+    number, items, children, expiring, *places = _BODY.unpack_from(body)
     parent, label = split_key(Table.MEMORY, key, 1, "ub")
     if label is None:
-        label = whole
-    if label is None:
-        raise CorruptionError(Table.MEMORY.label, key, "the whole label is missing")
-    return Node(number, parent, label, items, children)
+        label = body[_BODY.size :]
+    newest, last_pack = (places[0], places[1]), (places[2], places[3])
+    return Node(number, parent, label, items, children, expiring, newest, last_pack)
 
 
 def _fields(key: bytes, body: bytes, *types: type | tuple[type, ...]) -> list[Any]:

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
-from lgkv.expiry import due, is_past, move_deadline, now_us, ttl_us
-from lgkv.layout import Kind, Table
-from lgkv.memory.items import (
-    ItemRecord,
-    encode_value,
-    item_key,
-    item_suffix,
-    node_of,
-    pack_item,
-    unpack_item,
-    whole_key,
-)
+from lgkv.expiry import due, now_us, ttl_us
+from lgkv.layout import Kind
+from lgkv.memory.items import encode_value
 from lgkv.memory.view import MemoryView, StoredItem, check_key, check_namespace, check_page
-from lgkv.nodes import Tree
-from lgkv.vectors import VectorSet, common_dims, pack_vectors, set_dims, vector_set
+from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
+from lgkv.memory.writing import apply as apply_puts
+from lgkv.nodes import Paths
+from lgkv.vectors import common_dims, set_dims, vector_set
 from lgkv.writer import Batch, Change
 
 __all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "StoredItem", "check_page"]
-
-SWEEP_ITEMS: Final = 1000
-"""The most expired items that one commit deletes: others need not wait long for the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +35,6 @@ class Put:
     ttl_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A put, checked and encoded outside every lock."""
-
-    namespace: tuple[str, ...]
-    key: str
-    encoded: bytes | None
-    vectors: VectorSet | None
-    ttl_us: int
-
-
 class Memory:
     """The items of one database: `db.memory`.
 
@@ -65,13 +43,15 @@ class Memory:
 
     def __init__(self, connection: Connection, *, clock: Callable[[], int] = now_us) -> None:
         self._connection = connection
+        self._paths = Paths()
         self.clock = clock
 
     # --- reading ---
 
     def view(self, *, omit_expired: bool = True) -> MemoryView:
         """Return a view of the newest commit, to be used in a `with` statement."""
-        return MemoryView(self._connection.snapshot(), self.clock(), omit_expired=omit_expired)
+        snapshot = self._connection.snapshot()
+        return MemoryView(snapshot, self.clock(), self._paths, omit_expired=omit_expired)
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
         """Return the item, or None if there is none or it has expired."""
@@ -167,7 +147,7 @@ class Memory:
         def apply(batch: Batch) -> None:
             if dims is not None:
                 set_dims(batch, dims)
-            _apply(batch, prepared, refresh, now)
+            apply_puts(batch, prepared, refresh, now)
 
         return Change(apply)
 
@@ -188,119 +168,24 @@ class Memory:
     def sweep_change(self) -> Change[int]:
         """Return a change that deletes up to 1,000 expired items and gives their number."""
         now = self.clock()
-        return Change(lambda batch: _sweep(batch, now))
+        return Change(lambda batch: sweep(batch, now))
 
 
 # --- preparing -----------------------------------------------------------------------------
 
 
-def _prepare(put: Put) -> _Prepared:
+def _prepare(put: Put) -> Prepared:
     if not check_namespace(put.namespace):
         raise InvalidInputError(
             "an item cannot be stored in the empty namespace (): give it a label"
         )
     check_key(put.key)
     if put.value is None:
-        return _Prepared(put.namespace, put.key, None, None, 0)
-    return _Prepared(
+        return Prepared(put.namespace, put.key, None)
+    return Prepared(
         put.namespace,
         put.key,
         encode_value(put.value),
-        vector_set(put.vectors),
-        ttl_us(put.ttl_seconds),
+        None if put.vectors is None else vector_set(put.vectors),
+        0 if put.ttl_seconds is None else ttl_us(put.ttl_seconds),
     )
-
-
-# --- applying ------------------------------------------------------------------------------
-
-
-def _apply(batch: Batch, puts: list[_Prepared], refresh: Collection[bytes], now: int) -> None:
-    for suffix in refresh:
-        _refresh(batch, suffix, now)
-    tree = Tree(batch)
-    for put in puts:
-        if put.encoded is None:
-            _delete(batch, tree, put)
-        else:
-            _store(batch, tree, put, put.encoded, now)
-    tree.save()
-
-
-def _store(batch: Batch, tree: Tree, put: _Prepared, encoded: bytes, now: int) -> None:
-    node = tree.make(put.namespace)
-    suffix = item_suffix(node.number, put.key)
-    old = _get(batch, suffix)
-    updated = now if old is None else max(now, old.updated_us)
-    created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
-    batch.state.sequence += 1
-    deadline = now + put.ttl_us if put.ttl_us else 0
-    record = ItemRecord(
-        created,
-        updated,
-        batch.state.sequence,
-        put.ttl_us,
-        deadline,
-        whole_key(suffix, put.key),
-        encoded,
-    )
-    batch.put(Table.MEMORY, item_key(suffix), pack_item(record))
-    if put.vectors is not None:
-        batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
-    elif old is not None:
-        batch.delete(Table.MEMORY, _vectors_key(suffix))
-    move_deadline(
-        batch, Kind.ITEM_DEADLINE, suffix, 0 if old is None else old.deadline_us, deadline
-    )
-    if old is None:
-        tree.count_items(node, 1)
-
-
-def _delete(batch: Batch, tree: Tree, put: _Prepared) -> None:
-    node = tree.find(put.namespace)
-    if node is None:
-        return
-    suffix = item_suffix(node.number, put.key)
-    old = _get(batch, suffix)
-    if old is not None:
-        _remove(batch, tree, suffix, old)
-
-
-def _remove(batch: Batch, tree: Tree, suffix: bytes, old: ItemRecord) -> None:
-    batch.delete(Table.MEMORY, item_key(suffix))
-    batch.delete(Table.MEMORY, _vectors_key(suffix))
-    move_deadline(batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
-    tree.count_items(tree.node(node_of(suffix)), -1)
-
-
-def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
-    """Move an item's deadline, unless it was deleted or put anew in the meantime."""
-    record = _get(batch, suffix)
-    if record is None or not record.ttl_us or now + record.ttl_us <= record.deadline_us:
-        return
-    move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
-    record.deadline_us = now + record.ttl_us
-    batch.put(Table.MEMORY, item_key(suffix), pack_item(record))
-
-
-def _sweep(batch: Batch, now: int) -> int:
-    tree = Tree(batch)
-    swept = 0
-    for deadline, suffix in list(islice(due(batch, Kind.ITEM_DEADLINE, now), SWEEP_ITEMS)):
-        record = _get(batch, suffix)
-        if record is None or record.deadline_us != deadline:  # a stray entry of the index
-            move_deadline(batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
-            continue
-        _remove(batch, tree, suffix, record)
-        swept += 1
-    tree.save()
-    return swept
-
-
-def _get(batch: Batch, suffix: bytes) -> ItemRecord | None:
-    key = item_key(suffix)
-    body = batch.get(Table.MEMORY, key)
-    return None if body is None else unpack_item(key, body)
-
-
-def _vectors_key(suffix: bytes) -> bytes:
-    return bytes((Kind.VECTORS,)) + suffix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
@@ -12,11 +12,12 @@ import numpy as np
 
 from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.expiry import is_past, needs_refresh
-from lgkv.filters import Predicate, compile_filter
-from lgkv.keys import pack_uint
-from lgkv.layout import Kind, Table
-from lgkv.memory.items import ItemRecord, item_key, item_suffix, unpack_item
-from lgkv.nodes import Node, Wanted, find_node, walk_nodes
+from lgkv.filters import Test, compile_encoded
+from lgkv.keys import decode_text, pack_uint
+from lgkv.layout import Table
+from lgkv.memory.items import ItemRecord, item_suffix, read_item
+from lgkv.memory.recency import Found, newest_first
+from lgkv.nodes import Node, Paths, Wanted, walk_nodes
 from lgkv.snapshot import Snapshot
 from lgkv.vectors import (
     best_scores,
@@ -72,8 +73,11 @@ class MemoryView:
     `refresh` and whose deadline is due to be moved are gathered in `to_refresh`.
     """
 
-    def __init__(self, snapshot: Snapshot, now_us: int, *, omit_expired: bool) -> None:
-        self._snapshot, self._now, self._omit = snapshot, now_us, omit_expired
+    def __init__(
+        self, snapshot: Snapshot, now_us: int, paths: Paths, *, omit_expired: bool
+    ) -> None:
+        self._snapshot, self._now, self._paths = snapshot, now_us, paths
+        self._ended_by = now_us if omit_expired else 0
         self.to_refresh: set[bytes] = set()
 
     def __enter__(self) -> Self:
@@ -86,17 +90,14 @@ class MemoryView:
         self, namespace: tuple[str, ...], key: str, *, refresh: bool = False
     ) -> StoredItem | None:
         """Return the item, or None."""
-        node = find_node(self._snapshot, check_namespace(namespace))
-        if node is None:
+        number = self._paths.number(self._snapshot, check_namespace(namespace))
+        if number is None:
             return None
-        suffix = item_suffix(node.number, check_key(key))
-        body = self._snapshot.get(Table.MEMORY, item_key(suffix))
-        if body is None:
+        suffix = item_suffix(number, check_key(key))
+        found = read_item(self._snapshot, suffix)
+        if found is None or self._hides(found[1]):
             return None
-        record = unpack_item(item_key(suffix), body)
-        if self._hides(record):
-            return None
-        return self._read(_Candidate(namespace, suffix), record, refresh=refresh)
+        return self._item(namespace, suffix, *found, refresh=refresh)
 
     def search(
         self,
@@ -115,21 +116,14 @@ class MemoryView:
         """
         check_namespace(prefix)
         check_page(limit, offset)
-        test = compile_filter(filter)
-        keeps = test if filter else None
-        query = None if vector is None else check_vector(vector, "the query vector")
-        if query is not None:
-            check_dims(read_settings(self._snapshot), query.size)
-        if query is not None:
-            ordered = self._by_score(prefix, query, keeps)
-        else:
-            ordered = (
-                one
-                for one in _newest_first(self._candidates(prefix))
-                if keeps is None or self._passes(one, keeps)
-            )
-        page = islice(ordered, offset, offset + limit)
-        return [self._read(one, self._record(one), refresh=refresh) for one in page]
+        test = compile_encoded(filter)
+        if vector is None:
+            page = islice(self._newest(prefix, test), offset, offset + limit)
+            return [self._found(one, refresh=refresh) for one in page]
+        query = check_vector(vector, "the query vector")
+        check_dims(read_settings(self._snapshot), query.size)
+        ordered = islice(self._by_score(prefix, query, test), offset, offset + limit)
+        return [self._read(one, refresh=refresh) for one in ordered]
 
     def namespaces(
         self,
@@ -161,12 +155,13 @@ class MemoryView:
 
     # --- parts ---
 
-    def _candidates(self, prefix: tuple[str, ...]) -> Iterator[_Candidate]:
-        for namespace, node in self._nodes_under(prefix):
-            for key, body in self._snapshot.scan(Table.MEMORY, _items_of(node)):
-                record = unpack_item(key, body)
-                if not self._hides(record):
-                    yield _Candidate(namespace, key[1:], record.updated_us, record.sequence)
+    def _newest(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
+        return newest_first(self._snapshot, self._nodes_under(prefix), test, self._ended_by)
+
+    def _candidates(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[_Candidate]:
+        for found in self._newest(prefix, test):
+            suffix = item_suffix(found.node, decode_text(found.record().key))
+            yield _Candidate(found.namespace, suffix, *found.place)
 
     def _nodes_under(self, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
         for namespace, node in walk_nodes(
@@ -176,23 +171,23 @@ class MemoryView:
                 yield namespace, node
 
     def _by_score(
-        self, prefix: tuple[str, ...], query: NDArray[np.float32], keeps: Predicate | None
+        self, prefix: tuple[str, ...], query: NDArray[np.float32], test: Test | None
     ) -> Iterator[_Candidate]:
         """Yield the scored candidates, best first, then those without vectors, newest first.
 
         Without a filter only what has vectors is read, unless the caller goes on to the rest.
         """
         kept: list[_Candidate] | None = None
-        if keeps is not None:
-            kept = [one for one in self._candidates(prefix) if self._passes(one, keeps)]
+        if test is not None:
+            kept = list(self._candidates(prefix, test))
         vectors = self._vectors(prefix) if kept is None else self._vectors_of(kept)
         scored = self._scored(vectors, query)
         scored.sort(key=lambda one: -(one.score or 0.0))
         for _, equal in groupby(scored, lambda one: one.score):
             yield from self._newest_of(list(equal))
         done = {one.suffix for one in scored}
-        rest = self._candidates(prefix) if kept is None else kept
-        yield from _newest_first(one for one in rest if one.suffix not in done)
+        rest = self._candidates(prefix, None) if kept is None else kept
+        yield from (one for one in rest if one.suffix not in done)
 
     def _scored(
         self, vectors: Iterator[tuple[_Candidate, NDArray[np.float32]]], query: NDArray[np.float32]
@@ -225,44 +220,59 @@ class MemoryView:
         """Yield candidates of one score, newest first, without what is hidden."""
         shown: list[_Candidate] = []
         for candidate in equal:
-            record = self._record(candidate)
+            _, record = self._record(candidate)
             candidate.updated_us, candidate.sequence = record.updated_us, record.sequence
             if not self._hides(record):
                 shown.append(candidate)
-        yield from _newest_first(shown)
+        yield from sorted(shown, key=lambda one: (one.updated_us, one.sequence), reverse=True)
 
-    def _passes(self, candidate: _Candidate, keeps: Predicate) -> bool:
-        return keeps(self._record(candidate).value(item_key(candidate.suffix)))
+    def _record(self, candidate: _Candidate) -> tuple[bytes, ItemRecord]:
+        found = read_item(self._snapshot, candidate.suffix)
+        if found is None:
+            raise CorruptionError(
+                Table.MEMORY.label, candidate.suffix, "the item was found and cannot be read"
+            )
+        return found
 
-    def _record(self, candidate: _Candidate) -> ItemRecord:
-        key = item_key(candidate.suffix)
-        body = self._snapshot.get(Table.MEMORY, key)
-        if body is None:
-            raise CorruptionError(Table.MEMORY.label, key, "the item was found and cannot be read")
-        return unpack_item(key, body)
+    def _read(self, found: _Candidate, *, refresh: bool) -> StoredItem:
+        return self._item(
+            found.namespace, found.suffix, *self._record(found), found.score, refresh=refresh
+        )
 
-    def _read(self, found: _Candidate, record: ItemRecord, *, refresh: bool) -> StoredItem:
+    def _found(self, found: Found, *, refresh: bool) -> StoredItem:
+        record = found.record()
+        suffix = item_suffix(found.node, record.key_text())
+        return self._item(found.namespace, suffix, found.key, record, refresh=refresh)
+
+    def _item(
+        self,
+        namespace: tuple[str, ...],
+        suffix: bytes,
+        pack: bytes,
+        record: ItemRecord,
+        score: float | None = None,
+        *,
+        refresh: bool,
+    ) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
-            self.to_refresh.add(found.suffix)
-        key = item_key(found.suffix)
+            self.to_refresh.add(suffix)
         return StoredItem(
-            found.namespace,
-            record.key_text(key),
-            record.value(key),
+            namespace,
+            record.key_text(),
+            record.value(pack),
             _time(record.created_us),
             _time(record.updated_us),
-            found.score,
+            score,
             _time(record.deadline_us) if record.deadline_us else None,
         )
 
     def _hides(self, record: ItemRecord) -> bool:
-        return self._omit and is_past(record.deadline_us, self._now)
+        return self._ended_by > 0 and is_past(record.deadline_us, self._ended_by)
 
     def _shows(self, node: Node) -> bool:
-        if not node.items or not self._omit:
+        if node.items > node.expiring or not self._ended_by:
             return node.items > 0
-        items = self._snapshot.scan(Table.MEMORY, _items_of(node))
-        return any(not self._hides(unpack_item(key, body)) for key, body in items)
+        return any(True for _ in newest_first(self._snapshot, [((), node)], None, self._ended_by))
 
 
 # --- checking ------------------------------------------------------------------------------
@@ -297,14 +307,6 @@ def check_page(limit: Any, offset: Any) -> None:
 
 
 # --- small parts ---------------------------------------------------------------------------
-
-
-def _newest_first(candidates: Iterable[_Candidate]) -> list[_Candidate]:
-    return sorted(candidates, key=lambda one: (one.updated_us, one.sequence), reverse=True)
-
-
-def _items_of(node: Node) -> bytes:
-    return bytes((Kind.ITEM,)) + pack_uint(node.number)
 
 
 def _time(microseconds: int) -> datetime.datetime:

@@ -1,0 +1,270 @@
+"""Writing items: what one change does to records, packs, deadlines and indexes.
+
+New entries go behind a namespace's last pack, so a namespace's packs are in the order of
+its updates, whatever the clocks of several processes say: no item of a namespace is given
+an earlier time than the one before it. An entry that is replaced or deleted is cut out of
+its pack, and the pack goes with its last entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from lgkv.errors import CorruptionError
+from lgkv.expiry import due, is_past, move_deadline
+from lgkv.keys import encode_text
+from lgkv.layout import Kind, Table
+from lgkv.memory.items import (
+    PACK_BYTES,
+    ItemRecord,
+    Place,
+    checked,
+    find_entry,
+    item_key,
+    item_suffix,
+    node_of,
+    pack_entry,
+    pack_item,
+    pack_key,
+    read_place,
+    unpack_item,
+    without_entries,
+)
+from lgkv.nodes import Node, Tree
+from lgkv.vectors import VectorSet, pack_vectors
+from lgkv.writer import Batch
+
+__all__ = ["SWEEP_ITEMS", "Prepared", "apply", "sweep"]
+
+SWEEP_ITEMS: Final = 1000
+"""The most expired items that one commit deletes: others need not wait long for the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A put, checked and encoded outside every lock; without `encoded` it deletes."""
+
+    namespace: tuple[str, ...]
+    key: str
+    encoded: bytes | None
+    vectors: VectorSet | None = None
+    ttl_us: int = 0
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A pack that a change has read."""
+
+    key: bytes
+    stored: bytes
+    gone: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a change does to one namespace: the packs it cuts, the entries it adds."""
+
+    node: Node
+    packs: dict[bytes, _Pack] = field(default_factory=dict)
+    new: list[tuple[bytes, Place, bytes]] = field(default_factory=list)
+
+
+def apply(batch: Batch, puts: Iterable[Prepared], refresh: Collection[bytes], now: int) -> None:
+    """Write `puts`, of which no two are of one item, and move the deadlines of `refresh`."""
+    for suffix in refresh:
+        _refresh(batch, suffix, now)
+    change = _Change(batch, now)
+    for put in puts:
+        change.put(put)
+    change.save()
+
+
+def sweep(batch: Batch, now: int) -> int:
+    """Delete up to 1,000 items that have expired by `now`; return how many."""
+    change = _Change(batch, now)
+    swept = 0
+    for deadline, suffix in list(islice(due(batch, Kind.ITEM_DEADLINE, now), SWEEP_ITEMS)):
+        swept += change.expire(suffix, deadline)
+    change.save()
+    return swept
+
+
+class _Change:
+    """The items of one change. What it does to packs and namespaces is written by `save`."""
+
+    def __init__(self, batch: Batch, now: int) -> None:
+        self._batch, self._now = batch, now
+        self._tree = Tree(batch)
+        self._nodes: dict[tuple[str, ...], Node | None] = {}
+        self._works: dict[int, _Work] = {}
+
+    # --- one item ---
+
+    def put(self, put: Prepared) -> None:
+        """Store or delete an item."""
+        node = self._node(put)
+        if node is None:
+            return
+        work = self._work(node)
+        suffix = item_suffix(node.number, put.key)
+        old = self._take(work, suffix)
+        if put.encoded is None:
+            if old is not None:
+                self._remove(work, suffix, old)
+        else:
+            self._store(work, suffix, put, put.encoded, old)
+
+    def expire(self, suffix: bytes, deadline: int) -> int:
+        """Delete the item if it has this deadline; return how many were deleted."""
+        found = read_place(self._batch, suffix)
+        if found is None:  # a stray entry of the index
+            move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
+            return 0
+        work = self._work(self._tree.node(node_of(suffix)))
+        pack, old = self._find(work, *found)
+        if old.deadline_us != deadline:  # likewise
+            move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
+            return 0
+        pack.gone.add(old.sequence)
+        self._remove(work, suffix, old)
+        return 1
+
+    def _store(
+        self, work: _Work, suffix: bytes, put: Prepared, encoded: bytes, old: ItemRecord | None
+    ) -> None:
+        batch, node, now = self._batch, work.node, self._now
+        updated = max(now, node.newest[0])
+        created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
+        batch.state.sequence += 1
+        place = updated, batch.state.sequence
+        deadline = now + put.ttl_us if put.ttl_us else 0
+        entry = pack_entry(*place, created, put.ttl_us, deadline, encode_text(put.key), encoded)
+        work.new.append((suffix, place, entry))
+        node.newest = place
+        if put.vectors is not None:
+            batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
+        elif old is not None:
+            batch.delete(Table.MEMORY, _vectors_key(suffix))
+        before = 0 if old is None else old.deadline_us
+        if before or deadline:
+            move_deadline(batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
+            node.expiring += (deadline > 0) - (before > 0)
+        self._tree.count_items(node, int(old is None))
+
+    def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
+        self._batch.delete(Table.MEMORY, item_key(suffix))
+        self._batch.delete(Table.MEMORY, _vectors_key(suffix))
+        move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
+        work.node.expiring -= old.deadline_us > 0
+        self._tree.count_items(work.node, -1)
+
+    # --- where things are ---
+
+    def _node(self, put: Prepared) -> Node | None:
+        node = self._nodes.get(put.namespace)
+        if node is None:
+            make = self._tree.find if put.encoded is None else self._tree.make
+            node = self._nodes[put.namespace] = make(put.namespace)
+        return node
+
+    def _work(self, node: Node) -> _Work:
+        work = self._works.get(node.number)
+        if work is None:
+            work = self._works[node.number] = _Work(node)
+        return work
+
+    def _take(self, work: _Work, suffix: bytes) -> ItemRecord | None:
+        """Return the item at `suffix`, which is to be cut out of its pack; None without one."""
+        found = read_place(self._batch, suffix)
+        if found is None:
+            return None
+        pack, old = self._find(work, *found)
+        pack.gone.add(old.sequence)
+        return old
+
+    def _find(self, work: _Work, key: bytes, sequence: int) -> tuple[_Pack, ItemRecord]:
+        pack = self._pack(work, key)
+        at = -1 if pack is None else checked(key, find_entry, pack.stored, sequence)
+        if pack is None or at < 0:
+            raise CorruptionError(Table.MEMORY.label, key, "the item is not where it should be")
+        return pack, unpack_item(key, pack.stored, at)
+
+    def _pack(self, work: _Work, key: bytes) -> _Pack | None:
+        pack = work.packs.get(key)
+        if pack is None:
+            stored = self._batch.get(Table.MEMORY, key)
+            if stored is None:
+                return None
+            pack = work.packs[key] = _Pack(key, stored)
+        return pack
+
+    # --- saving ---
+
+    def save(self) -> None:
+        """Write the packs and the namespaces."""
+        for work in self._works.values():
+            if work.new:
+                self._append(work)
+            for pack in work.packs.values():
+                if pack.gone:
+                    self._write(pack, without_entries(pack.stored, pack.gone))
+        self._tree.save()
+
+    def _append(self, work: _Work) -> None:
+        """Put the new entries behind the last pack, and into new ones as it fills up."""
+        node = work.node
+        last = self._pack(work, pack_key(node.number, node.last_pack))
+        if last is None:
+            last = self._begin(work, node, work.new[0][1])
+        body = without_entries(last.stored, last.gone) if last.gone else last.stored
+        parts, size = [body], len(body)
+        for suffix, place, entry in work.new:
+            if size and size + len(entry) > PACK_BYTES:
+                self._write(last, b"".join(parts))
+                last, parts, size = self._begin(work, node, place), [], 0
+            parts.append(entry)
+            size += len(entry)
+            self._batch.set(
+                Table.MEMORY, item_key(suffix), pack_item(node.last_pack, place[1])
+            )
+        self._write(last, b"".join(parts))
+
+    @staticmethod
+    def _begin(work: _Work, node: Node, place: Place) -> _Pack:
+        node.last_pack = place
+        key = pack_key(node.number, place)
+        pack = work.packs[key] = _Pack(key, b"")
+        return pack
+
+    def _write(self, pack: _Pack, body: bytes) -> None:
+        pack.gone.clear()
+        if body:
+            self._batch.set(Table.MEMORY, pack.key, body, len(pack.stored))
+        elif pack.stored:
+            self._batch.delete(Table.MEMORY, pack.key)
+
+
+def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
+    """Move an item's deadline, unless it was deleted or put anew in the meantime."""
+    found = read_place(batch, suffix)
+    if found is None:
+        return
+    key, sequence = found
+    pack = batch.get(Table.MEMORY, key)
+    at = -1 if pack is None else checked(key, find_entry, pack, sequence)
+    if pack is None or at < 0:
+        raise CorruptionError(Table.MEMORY.label, key, "the item is not where it should be")
+    record = unpack_item(key, pack, at)
+    if not record.ttl_us or now + record.ttl_us <= record.deadline_us:
+        return
+    move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
+    record.deadline_us = now + record.ttl_us
+    entry = record.entry()
+    batch.set(Table.MEMORY, key, pack[:at] + entry + pack[at + len(entry) :], len(pack))
+
+
+def _vectors_key(suffix: bytes) -> bytes:
+    return bytes((Kind.VECTORS,)) + suffix
