@@ -11,18 +11,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Final
 
 from lgkv.errors import CorruptionError
-from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_bytes
-from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields, split_key
+from lgkv.keys import TEXT_LIMIT_BYTES, decode_text, encode_text, pack_bytes, pack_uint, unpack_bytes, unpack_uint
+from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
 __all__ = ["Node", "Paths", "Tree", "Wanted", "find_node", "walk_nodes"]
 
 ROOT: Final = 0
+LONG_LABEL_BYTES: Final = TEXT_LIMIT_BYTES // 2
+"""A key holds all of a shorter label, however it is escaped."""
+
 MAX_PATHS: Final = 10_000
 """As many namespaces' numbers are remembered."""
 
@@ -129,9 +131,22 @@ def _children(snapshot: Snapshot, parent: int) -> Iterator[Node]:
     Keys sort as labels do, but for those that are cut at the same bytes.
     """
     prefix = bytes((Kind.NODE,)) + pack_uint(parent)
-    found = (_unpack(key, body) for key, body in snapshot.scan(Table.MEMORY, prefix))
-    for _, alike in groupby(found, lambda node: unpack_bytes(pack_bytes(node.label), 0)[0]):
-        yield from sorted(alike, key=lambda node: node.label)
+    alike: list[Node] = []
+    for key, body in snapshot.scan(Table.MEMORY, prefix):
+        node = _unpack(key, body)
+        if alike and _kept(node) != _kept(alike[0]):
+            yield from sorted(alike, key=lambda node: node.label)
+            alike.clear()
+        if len(node.label) < LONG_LABEL_BYTES and not alike:
+            yield node
+        else:
+            alike.append(node)
+    yield from sorted(alike, key=lambda node: node.label)
+
+
+def _kept(node: Node) -> bytes:
+    """Return what a key keeps of the label."""
+    return unpack_bytes(pack_bytes(node.label), 0)[0]
 
 
 def _child(snapshot: Snapshot, parent: int, label: bytes) -> Node | None:
@@ -143,29 +158,58 @@ def _child(snapshot: Snapshot, parent: int, label: bytes) -> Node | None:
 # --- writing -------------------------------------------------------------------------------
 
 
+class _Memo:
+    """The nodes that earlier changes have read or written, as the file has them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, Node] = {}
+        self.below: dict[tuple[int, str], Node] = {}
+        self.paths: dict[tuple[str, ...], Node] = {}
+
+    def forget(self, node: Node) -> None:
+        """Drop a node that is removed."""
+        del self.nodes[node.number]
+        self.below.pop((node.parent, decode_text(node.label)), None)
+        self.paths.clear()
+
+
 class Tree:
-    """The nodes that one change touches: each is read once, and written once by `save`."""
+    """The nodes that one change touches: each is read once, and written once by `save`.
+
+    Those that earlier changes of the process touched are not read again: the batch's memo
+    has them, until somebody else commits or a change fails.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._nodes: dict[int, Node] = {}
-        self._below: dict[tuple[int, str], Node] = {}
+        memo = batch.memo.get(_Memo)
+        if memo is None or len(memo.nodes) > MAX_PATHS:
+            memo = batch.memo[_Memo] = _Memo()
+        self._memo: _Memo = memo
+        self._nodes, self._below = memo.nodes, memo.below
         self._changed: set[int] = set()
 
-    def find(self, namespace: Sequence[str]) -> Node | None:
+    def find(self, namespace: tuple[str, ...]) -> Node | None:
         """Return the node of `namespace`, or None."""
-        node: Node | None = None
+        node = self._memo.paths.get(namespace)
+        if node is not None:
+            return node
         for label in namespace:
             node = self._child(ROOT if node is None else node.number, label)
             if node is None:
                 return None
+        if node is not None:
+            self._memo.paths[namespace] = node
         return node
 
-    def make(self, namespace: Sequence[str]) -> Node:
+    def make(self, namespace: tuple[str, ...]) -> Node:
         """Return the node of `namespace`, which has a label, made with its parents if need be."""
-        node = self._have_child(None, namespace[0])
-        for label in namespace[1:]:
-            node = self._have_child(node, label)
+        node = self._memo.paths.get(namespace)
+        if node is None:
+            node = self._have_child(None, namespace[0])
+            for label in namespace[1:]:
+                node = self._have_child(node, label)
+            self._memo.paths[namespace] = node
         return node
 
     def _child(self, parent: int, label: str) -> Node | None:
@@ -236,6 +280,7 @@ class Tree:
 
     def _remove(self, node: Node) -> None:
         self._changed.discard(node.number)
+        self._memo.forget(node)
         self._batch.delete(Table.MEMORY, _node_key(node.parent, node.label))
         self._batch.delete(Table.MEMORY, _path_key(node.number))
         self._batch.state.names_epoch += 1
@@ -245,7 +290,7 @@ class Tree:
         whole = b"" if unpack_bytes(packed, 0)[1] else node.label
         key = bytes((Kind.NODE,)) + pack_uint(node.parent) + packed
         numbers = node.number, node.items, node.children, node.expiring
-        self._batch.put(
+        self._batch.set(
             Table.MEMORY, key, _BODY.pack(*numbers, *node.newest, *node.last_pack) + whole
         )
 
@@ -265,8 +310,14 @@ def _unpack(key: bytes, body: bytes) -> Node:
     if len(body) < _BODY.size:
         raise CorruptionError(Table.MEMORY.label, key, "the namespace is shorter than its fields")
     number, items, children, expiring, *places = _BODY.unpack_from(body)
-    parent, label = split_key(Table.MEMORY, key, 1, "ub")
-    if label is None:
+    try:
+        parent, start = unpack_uint(key, 1)
+        label, whole, end = unpack_bytes(key, start)
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+    if end != len(key):
+        raise CorruptionError(Table.MEMORY.label, key, "the key is longer than its parts")
+    if not whole:
         label = body[_BODY.size :]
     newest, last_pack = (places[0], places[1]), (places[2], places[3])
     return Node(number, parent, label, items, children, expiring, newest, last_pack)

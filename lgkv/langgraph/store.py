@@ -44,6 +44,8 @@ __all__ = ["AsyncLgkvStore", "LgkvStore"]
 
 SWEEP_INTERVAL_MINUTES: Final = 5.0
 
+_NO_TTL: Final = TTLConfig()
+
 logger = logging.getLogger("lgkv")
 
 
@@ -98,6 +100,22 @@ class LgkvStore(Opening, BaseStore):
         """What embeds texts; None without an index."""
         return None if self._index is None else self._index.embeddings
 
+    # --- one item ---
+
+    def get(
+        self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None
+    ) -> Item | None:
+        """Return the item, or None: what a batch with one GetOp gives."""
+        if refresh_ttl is None:
+            refresh_ttl = (self.ttl_config or _NO_TTL).get("refresh_on_read", True)
+        op = GetOp(namespace, str(key), refresh_ttl)
+        _check_op(op)
+        with self._view() as view:
+            found = view.get(namespace, op.key, refresh=refresh_ttl)
+        if view.to_refresh:
+            self._refresh(view.to_refresh)
+        return None if found is None else _item(found)
+
     # --- batches ---
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
@@ -149,14 +167,20 @@ class LgkvStore(Opening, BaseStore):
         """Return the results, and which items' deadlines the reads move."""
         if not plan.reads:
             return [None] * len(plan.ops), set()
-        omit_expired = bool((self.ttl_config or {}).get("omit_expired", False))
-        with self._db.memory.view(omit_expired=omit_expired) as view:
+        with self._view() as view:
             results = [_read_one(view, op, embedded) for op in plan.ops]
         return results, view.to_refresh
+
+    def _view(self) -> MemoryView:
+        omit_expired = bool((self.ttl_config or _NO_TTL).get("omit_expired", False))
+        return self._db.memory.view(omit_expired=omit_expired)
 
     def _change(self, plan: _Plan, embedded: Embedded, to_refresh: set[bytes]) -> Change[None]:
         puts = []
         for (namespace, key), op in plan.puts.items():
+            if self._index is None:
+                puts.append(Put(namespace, key, op.value, None, _seconds(op.ttl)))
+                continue
             texts = plan.texts.get((namespace, key), {})
             vectors = {path: embedded.documents[text] for path, text in texts.items()}
             puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl)))

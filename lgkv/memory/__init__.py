@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
@@ -21,8 +20,7 @@ from lgkv.writer import Batch, Change
 __all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "StoredItem", "check_page"]
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """An item to store; with `value` None, to delete.
 
     `vectors` is a mapping from field paths to vectors, a list of vectors, one vector, or None.
@@ -141,7 +139,9 @@ class Memory:
         It also moves the deadlines of the items in `refresh`, a view's `to_refresh`.
         """
         now = self.clock()
-        prepared = list({(put.namespace, put.key): put for put in map(_prepare, puts)}.values())
+        known: set[tuple[str, ...]] = set()
+        last = {(put.namespace, put.key): put for put in (_prepare(put, known) for put in puts)}
+        prepared = list(last.values())
         dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
 
         def apply(batch: Batch) -> None:
@@ -174,18 +174,26 @@ class Memory:
 # --- preparing -----------------------------------------------------------------------------
 
 
-def _prepare(put: Put) -> Prepared:
-    if not check_namespace(put.namespace):
-        raise InvalidInputError(
-            "an item cannot be stored in the empty namespace (): give it a label"
-        )
-    check_key(put.key)
-    if put.value is None:
-        return Prepared(put.namespace, put.key, None)
+def _prepare(put: Put, known: set[tuple[str, ...]]) -> Prepared:
+    """Return the put, checked and encoded; the namespaces in `known` were checked before."""
+    namespace, key, value, vectors, ttl_seconds = put
+    try:
+        is_known = namespace in known
+    except TypeError:  # it is not a tuple of str, which the check says better
+        is_known = False
+    if not is_known:
+        if not check_namespace(namespace):
+            raise InvalidInputError(
+                "an item cannot be stored in the empty namespace (): give it a label"
+            )
+        known.add(namespace)
+    check_key(key)
+    if value is None:
+        return Prepared(namespace, key, None)
     return Prepared(
-        put.namespace,
-        put.key,
-        encode_value(put.value),
-        None if put.vectors is None else vector_set(put.vectors),
-        0 if put.ttl_seconds is None else ttl_us(put.ttl_seconds),
+        namespace,
+        key,
+        encode_value(value),
+        None if vectors is None else vector_set(vectors),
+        0 if ttl_seconds is None else ttl_us(ttl_seconds),
     )

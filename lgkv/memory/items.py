@@ -50,6 +50,7 @@ __all__ = [
     "read_place",
     "scan_pack",
     "unpack_item",
+    "unpack_place",
     "without_entries",
 ]
 
@@ -61,6 +62,8 @@ Place = tuple[int, int]
 PACK_BYTES: Final = 4000
 """A pack takes no more entries than fit into this: with its envelope a page of the file."""
 
+_ITEM_KIND: Final = bytes((Kind.ITEM,))
+_PACK_KIND: Final = bytes((Kind.PACK,))
 _ENTRY: Final = struct.Struct("<I5QI")
 _PLACE: Final = struct.Struct(">QQ")
 _ITEM: Final = struct.Struct(">QQQ")
@@ -140,7 +143,7 @@ def item_suffix(node: int, key: str) -> bytes:
 
 def item_key(suffix: bytes) -> bytes:
     """Return the key of the record that says where the item at `suffix` is."""
-    return bytes((Kind.ITEM,)) + suffix
+    return _ITEM_KIND + suffix
 
 
 def node_of(suffix: bytes) -> int:
@@ -150,7 +153,7 @@ def node_of(suffix: bytes) -> int:
 
 def packs_of(node: int) -> bytes:
     """Return what the keys of a node's packs begin with."""
-    return bytes((Kind.PACK,)) + pack_uint(node)
+    return _PACK_KIND + pack_uint(node)
 
 
 def pack_key(node: int, place: Place) -> bytes:
@@ -176,14 +179,18 @@ def pack_item(pack: Place, sequence: int) -> bytes:
 
 def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
     """Return the key of the pack that the item at `suffix` is in, and its sequence."""
-    key = item_key(suffix)
-    body = snapshot.get(Table.MEMORY, key)
-    if body is None:
-        return None
+    body = snapshot.get(Table.MEMORY, item_key(suffix))
+    return None if body is None else unpack_place(suffix, body)
+
+
+def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
+    """Return what `read_place` does; `body` is that of the item's record."""
     if len(body) != _ITEM.size:
-        raise CorruptionError(Table.MEMORY.label, key, "the item's place does not have its size")
-    updated, first, sequence = _ITEM.unpack(body)
-    return pack_key(node_of(suffix), (updated, first)), sequence
+        raise CorruptionError(
+            Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
+        )
+    pack = packs_of(node_of(suffix)) + body[: _PLACE.size]
+    return pack, int.from_bytes(body[_PLACE.size :], "big")
 
 
 def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | None:

@@ -256,12 +256,14 @@ class MemoryView:
     ) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
             self.to_refresh.add(suffix)
+        updated = _time(record.updated_us)
+        is_first = record.created_us == record.updated_us
         return StoredItem(
             namespace,
             record.key_text(),
             record.value(pack),
-            _time(record.created_us),
-            _time(record.updated_us),
+            updated if is_first else _time(record.created_us),
+            updated,
             score,
             _time(record.deadline_us) if record.deadline_us else None,
         )

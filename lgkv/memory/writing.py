@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
-from lgkv.keys import encode_text
+from lgkv.keys import encode_text, pack_bytes, pack_uint
 from lgkv.layout import Kind, Table
 from lgkv.memory.items import (
     PACK_BYTES,
@@ -24,13 +24,13 @@ from lgkv.memory.items import (
     checked,
     find_entry,
     item_key,
-    item_suffix,
     node_of,
     pack_entry,
     pack_item,
     pack_key,
     read_place,
     unpack_item,
+    unpack_place,
     without_entries,
 )
 from lgkv.nodes import Node, Tree
@@ -43,8 +43,7 @@ SWEEP_ITEMS: Final = 1000
 """The most expired items that one commit deletes: others need not wait long for the lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A put, checked and encoded outside every lock; without `encoded` it deletes."""
 
     namespace: tuple[str, ...]
@@ -68,6 +67,7 @@ class _Work:
     """What a change does to one namespace: the packs it cuts, the entries it adds."""
 
     node: Node
+    prefix: bytes
     packs: dict[bytes, _Pack] = field(default_factory=dict)
     new: list[tuple[bytes, Place, bytes]] = field(default_factory=list)
 
@@ -77,8 +77,7 @@ def apply(batch: Batch, puts: Iterable[Prepared], refresh: Collection[bytes], no
     for suffix in refresh:
         _refresh(batch, suffix, now)
     change = _Change(batch, now)
-    for put in puts:
-        change.put(put)
+    change.put_all(puts)
     change.save()
 
 
@@ -98,24 +97,26 @@ class _Change:
     def __init__(self, batch: Batch, now: int) -> None:
         self._batch, self._now = batch, now
         self._tree = Tree(batch)
-        self._nodes: dict[tuple[str, ...], Node | None] = {}
         self._works: dict[int, _Work] = {}
 
-    # --- one item ---
+    # --- items ---
 
-    def put(self, put: Prepared) -> None:
-        """Store or delete an item."""
-        node = self._node(put)
-        if node is None:
-            return
-        work = self._work(node)
-        suffix = item_suffix(node.number, put.key)
-        old = self._take(work, suffix)
-        if put.encoded is None:
-            if old is not None:
+    def put_all(self, puts: Iterable[Prepared]) -> None:
+        """Store and delete items, of which no two are the same."""
+        places = []
+        for put in puts:
+            node = (self._tree.find if put.encoded is None else self._tree.make)(put.namespace)
+            if node is not None:
+                work = self._work(node)
+                raw = encode_text(put.key)
+                places.append((put, work, raw, work.prefix + pack_bytes(raw)))
+        bodies = self._batch.get_all(Table.MEMORY, [item_key(place[-1]) for place in places])
+        for (put, work, raw, suffix), body in zip(places, bodies, strict=True):
+            old = None if body is None else self._take(work, suffix, body)
+            if put.encoded is not None:
+                self._store(work, suffix, raw, put, put.encoded, old)
+            elif old is not None:
                 self._remove(work, suffix, old)
-        else:
-            self._store(work, suffix, put, put.encoded, old)
 
     def expire(self, suffix: bytes, deadline: int) -> int:
         """Delete the item if it has this deadline; return how many were deleted."""
@@ -133,17 +134,22 @@ class _Change:
         return 1
 
     def _store(
-        self, work: _Work, suffix: bytes, put: Prepared, encoded: bytes, old: ItemRecord | None
+        self,
+        work: _Work,
+        suffix: bytes,
+        raw: bytes,
+        put: Prepared,
+        encoded: bytes,
+        old: ItemRecord | None,
     ) -> None:
         batch, node, now = self._batch, work.node, self._now
         updated = max(now, node.newest[0])
         created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
         batch.state.sequence += 1
-        place = updated, batch.state.sequence
+        node.newest = place = updated, batch.state.sequence
         deadline = now + put.ttl_us if put.ttl_us else 0
-        entry = pack_entry(*place, created, put.ttl_us, deadline, encode_text(put.key), encoded)
+        entry = pack_entry(updated, place[1], created, put.ttl_us, deadline, raw, encoded)
         work.new.append((suffix, place, entry))
-        node.newest = place
         if put.vectors is not None:
             batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
         elif old is not None:
@@ -152,36 +158,27 @@ class _Change:
         if before or deadline:
             move_deadline(batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
             node.expiring += (deadline > 0) - (before > 0)
-        self._tree.count_items(node, int(old is None))
+        if old is None:
+            node.items += 1
 
     def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
         self._batch.delete(Table.MEMORY, item_key(suffix))
         self._batch.delete(Table.MEMORY, _vectors_key(suffix))
         move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
         work.node.expiring -= old.deadline_us > 0
-        self._tree.count_items(work.node, -1)
+        work.node.items -= 1
 
     # --- where things are ---
-
-    def _node(self, put: Prepared) -> Node | None:
-        node = self._nodes.get(put.namespace)
-        if node is None:
-            make = self._tree.find if put.encoded is None else self._tree.make
-            node = self._nodes[put.namespace] = make(put.namespace)
-        return node
 
     def _work(self, node: Node) -> _Work:
         work = self._works.get(node.number)
         if work is None:
-            work = self._works[node.number] = _Work(node)
+            work = self._works[node.number] = _Work(node, pack_uint(node.number))
         return work
 
-    def _take(self, work: _Work, suffix: bytes) -> ItemRecord | None:
-        """Return the item at `suffix`, which is to be cut out of its pack; None without one."""
-        found = read_place(self._batch, suffix)
-        if found is None:
-            return None
-        pack, old = self._find(work, *found)
+    def _take(self, work: _Work, suffix: bytes, body: bytes) -> ItemRecord:
+        """Return the item at `suffix`, which is to be cut out of its pack."""
+        pack, old = self._find(work, *unpack_place(suffix, body))
         pack.gone.add(old.sequence)
         return old
 
@@ -206,6 +203,7 @@ class _Change:
     def save(self) -> None:
         """Write the packs and the namespaces."""
         for work in self._works.values():
+            self._tree.changed(work.node)
             if work.new:
                 self._append(work)
             for pack in work.packs.values():
@@ -221,16 +219,16 @@ class _Change:
             last = self._begin(work, node, work.new[0][1])
         body = without_entries(last.stored, last.gone) if last.gone else last.stored
         parts, size = [body], len(body)
+        records = []
         for suffix, place, entry in work.new:
             if size and size + len(entry) > PACK_BYTES:
                 self._write(last, b"".join(parts))
                 last, parts, size = self._begin(work, node, place), [], 0
             parts.append(entry)
             size += len(entry)
-            self._batch.set(
-                Table.MEMORY, item_key(suffix), pack_item(node.last_pack, place[1])
-            )
+            records.append((item_key(suffix), pack_item(node.last_pack, place[1])))
         self._write(last, b"".join(parts))
+        self._batch.set_all(Table.MEMORY, records)
 
     @staticmethod
     def _begin(work: _Work, node: Node, place: Place) -> _Pack:
