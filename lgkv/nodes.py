@@ -14,12 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lgkv.errors import CorruptionError
-from lgkv.keys import TEXT_LIMIT_BYTES, decode_text, encode_text, pack_bytes, pack_uint, unpack_bytes, unpack_uint
+from lgkv.keys import (
+    TEXT_LIMIT_BYTES,
+    decode_text,
+    encode_text,
+    pack_bytes,
+    pack_uint,
+    unpack_bytes,
+    unpack_uint,
+)
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
-__all__ = ["Node", "Paths", "Tree", "Wanted", "find_node", "walk_nodes"]
+__all__ = ["Node", "Paths", "Tree", "Wanted", "find_node", "path_of", "walk_nodes"]
 
 ROOT: Final = 0
 LONG_LABEL_BYTES: Final = TEXT_LIMIT_BYTES // 2
@@ -87,6 +95,19 @@ class Paths:
         node = find_node(snapshot, namespace)
         number = numbers[namespace] = None if node is None else node.number
         return number
+
+
+def path_of(snapshot: Snapshot, number: int) -> tuple[str, ...]:
+    """Return the namespace of the node with this number, which has items."""
+    labels: list[str] = []
+    while number != ROOT:
+        key = _path_key(number)
+        body = snapshot.get(Table.MEMORY, key)
+        if body is None:
+            raise CorruptionError(Table.MEMORY.label, key, "the namespace of an item is missing")
+        number, label = _fields(key, body, int, bytes)
+        labels.append(decode_text(label))
+    return tuple(reversed(labels))
 
 
 def walk_nodes(

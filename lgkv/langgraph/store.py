@@ -73,19 +73,28 @@ class LgkvStore(Opening, BaseStore):
     """A LangGraph store on an lgkv file, usable sync and async, from any thread and loop.
 
     `index` configures semantic search, as for LangGraph's own stores: `embed`, `dims`,
-    `fields`. `ttl` configures expiry; times are in minutes.
+    `fields`. `ttl` configures expiry; times are in minutes. `fields` declares fields that
+    filters find items by, as `{"user": str}`: see `db.memory.declare_fields`; None leaves the
+    file's own declaration as it is.
 
     Raises:
-        InvalidInputError: `index` or `ttl` is not usable.
+        InvalidInputError: `index`, `ttl` or `fields` is not usable.
     """
 
     supports_ttl = True
 
     def __init__(
-        self, db: Database, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
+        self,
+        db: Database,
+        *,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        fields: Mapping[str, type] | None = None,
     ) -> None:
         super().__init__()
         self._db = db
+        if fields is not None:
+            db.memory.declare_fields(fields)
         self._index = TextIndex(cast("Mapping[str, Any]", index)) if index else None
         self._sweeper: Sweeper | None = None
         self.ttl_config = _checked_ttl(ttl)

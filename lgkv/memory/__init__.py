@@ -9,15 +9,23 @@ from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
 from lgkv.expiry import due, now_us, ttl_us
 from lgkv.layout import Kind
+from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.items import encode_value
-from lgkv.memory.view import MemoryView, StoredItem, check_key, check_namespace, check_page
+from lgkv.memory.view import (
+    MemoryView,
+    SearchPlan,
+    StoredItem,
+    check_key,
+    check_namespace,
+    check_page,
+)
 from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
 from lgkv.memory.writing import apply as apply_puts
 from lgkv.nodes import Paths
 from lgkv.vectors import common_dims, set_dims, vector_set
 from lgkv.writer import Batch, Change
 
-__all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "StoredItem", "check_page"]
+__all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "SearchPlan", "StoredItem", "check_page"]
 
 
 class Put(NamedTuple):
@@ -99,6 +107,43 @@ class Memory:
                 limit=limit,
                 offset=offset,
             )
+
+    def explain(
+        self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None
+    ) -> SearchPlan:
+        """Return how `search` would look for this without a vector, and why.
+
+        Raises:
+            FilterError: As `search` does.
+        """
+        with self.view() as view:
+            return view.explain(prefix, filter=filter)
+
+    # --- declared fields ---
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The declared fields, each with what it sorts as: text, bytes, number or time."""
+        with self._connection.snapshot() as snapshot:
+            return {name: sort for name, (_, sort) in read_fields(snapshot).fields.items()}
+
+    def declare_fields(self, fields: Mapping[str, type]) -> None:
+        """Declare which fields of items have an index, in place of what was declared before.
+
+        `fields` has a type for each name: str, bytes, int, float, bool, Decimal or datetime;
+        numbers are of one kind. A name with dots is a path, as "meta.user". Filters that
+        compare such a field with a value of its type, by equality, `$in` or bounds, then read
+        what can match and not every item. The declaration is part of the file: every process
+        keeps the index from here on. Items that are there already are indexed at once, in one
+        commit; a declaration that is the file's own writes nothing.
+
+        Raises:
+            InvalidInputError: A name is empty, or a type is not one of these.
+        """
+        with self._connection.snapshot() as snapshot:
+            before = read_fields(snapshot)
+        if before.declare(fields).fields != before.fields:
+            self._connection.commit(Change(lambda batch: write_fields(batch, fields)))
 
     # --- writing ---
 

@@ -45,6 +45,7 @@ __all__ = [
     "pack_item",
     "pack_key",
     "packs_of",
+    "place_bytes",
     "place_of",
     "read_item",
     "read_place",
@@ -158,7 +159,12 @@ def packs_of(node: int) -> bytes:
 
 def pack_key(node: int, place: Place) -> bytes:
     """Return the key of the pack of `node` that begins at `place`."""
-    return packs_of(node) + _PLACE.pack(*place)
+    return packs_of(node) + place_bytes(place)
+
+
+def place_bytes(place: Place) -> bytes:
+    """Return a place as it stands in keys and records: in 16 bytes that sort."""
+    return _PLACE.pack(*place)
 
 
 def place_of(key: bytes) -> Place:

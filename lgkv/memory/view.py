@@ -15,9 +15,10 @@ from lgkv.expiry import is_past, needs_refresh
 from lgkv.filters import Test, compile_encoded
 from lgkv.keys import decode_text, pack_uint
 from lgkv.layout import Table
+from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
 from lgkv.memory.items import ItemRecord, item_suffix, read_item
 from lgkv.memory.recency import Found, newest_first
-from lgkv.nodes import Node, Paths, Wanted, walk_nodes
+from lgkv.nodes import Node, Paths, Wanted, path_of, walk_nodes
 from lgkv.snapshot import Snapshot
 from lgkv.vectors import (
     best_scores,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-__all__ = ["MemoryView", "StoredItem", "check_key", "check_namespace", "check_page"]
+__all__ = ["MemoryView", "SearchPlan", "StoredItem", "check_key", "check_namespace", "check_page"]
 
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 ANY_LABEL: Final = "*"
@@ -53,6 +54,20 @@ class StoredItem:
     updated_at: datetime.datetime
     score: float | None = None
     expires_at: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """How a search goes about it, and why.
+
+    `plan` is "field" where the index of a declared field names what can match, `entries`
+    items in all; else "recency": the items are tested one after the other, newest first.
+    """
+
+    plan: str
+    field: str | None
+    entries: int | None
+    reason: str
 
 
 @dataclass(slots=True)
@@ -118,12 +133,28 @@ class MemoryView:
         check_page(limit, offset)
         test = compile_encoded(filter)
         if vector is None:
-            page = islice(self._newest(prefix, test), offset, offset + limit)
+            match = find_matches(self._snapshot, read_fields(self._snapshot), filter)
+            ordered = (
+                self._newest(prefix, test) if match is None else self._matched(match, prefix, test)
+            )
+            page = islice(ordered, offset, offset + limit)
             return [self._found(one, refresh=refresh) for one in page]
         query = check_vector(vector, "the query vector")
         check_dims(read_settings(self._snapshot), query.size)
-        ordered = islice(self._by_score(prefix, query, test), offset, offset + limit)
-        return [self._read(one, refresh=refresh) for one in ordered]
+        scored = islice(self._by_score(prefix, query, test), offset, offset + limit)
+        return [self._read(one, refresh=refresh) for one in scored]
+
+    def explain(
+        self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None
+    ) -> SearchPlan:
+        """Return how `search` would look for this without a query."""
+        check_namespace(prefix)
+        compile_encoded(filter)
+        index = read_fields(self._snapshot)
+        match = find_matches(self._snapshot, index, filter)
+        if match is None:
+            return SearchPlan("recency", None, None, why_not(index, filter))
+        return SearchPlan("field", match.name, len(match.entries), "the index has few enough items")
 
     def namespaces(
         self,
@@ -157,6 +188,17 @@ class MemoryView:
 
     def _newest(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
         return newest_first(self._snapshot, self._nodes_under(prefix), test, self._ended_by)
+
+    def _matched(self, match: Match, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
+        known: dict[int, tuple[str, ...] | None] = {}
+
+        def namespace_of(node: int) -> tuple[str, ...] | None:
+            if node not in known:
+                path = path_of(self._snapshot, node)
+                known[node] = path if path[: len(prefix)] == prefix else None
+            return known[node]
+
+        return matched(self._snapshot, match, namespace_of, test, self._ended_by)
 
     def _candidates(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[_Candidate]:
         for found in self._newest(prefix, test):

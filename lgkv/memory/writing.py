@@ -17,6 +17,7 @@ from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
 from lgkv.keys import encode_text, pack_bytes, pack_uint
 from lgkv.layout import Kind, Table
+from lgkv.memory.fields import fields_of, index_item, unindex_item
 from lgkv.memory.items import (
     PACK_BYTES,
     ItemRecord,
@@ -97,6 +98,7 @@ class _Change:
     def __init__(self, batch: Batch, now: int) -> None:
         self._batch, self._now = batch, now
         self._tree = Tree(batch)
+        self._fields = fields_of(batch)
         self._works: dict[int, _Work] = {}
 
     # --- items ---
@@ -150,6 +152,8 @@ class _Change:
         deadline = now + put.ttl_us if put.ttl_us else 0
         entry = pack_entry(updated, place[1], created, put.ttl_us, deadline, raw, encoded)
         work.new.append((suffix, place, entry))
+        if old is not None:
+            self._unindex(node, old)
         if put.vectors is not None:
             batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
         elif old is not None:
@@ -167,6 +171,11 @@ class _Change:
         move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
         work.node.expiring -= old.deadline_us > 0
         work.node.items -= 1
+        self._unindex(work.node, old)
+
+    def _unindex(self, node: Node, old: ItemRecord) -> None:
+        if self._fields.fields:
+            unindex_item(self._batch, self._fields, node.number, old)
 
     # --- where things are ---
 
@@ -227,6 +236,9 @@ class _Change:
             parts.append(entry)
             size += len(entry)
             records.append((item_key(suffix), pack_item(node.last_pack, place[1])))
+            if self._fields.fields:
+                record = unpack_item(last.key, entry, 0)
+                index_item(self._batch, self._fields, node.number, record, node.last_pack)
         self._write(last, b"".join(parts))
         self._batch.set_all(Table.MEMORY, records)
 
