@@ -34,7 +34,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/python -m mypy.stubtest lgkv._msgpack lgkv._native lgkv._shadow
+	$(BIN)/python -m mypy.stubtest lgkv._items lgkv._msgpack lgkv._native lgkv._shadow
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 

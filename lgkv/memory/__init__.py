@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
 from lgkv.expiry import due, now_us, ttl_us
+from lgkv.keywords import count_words
 from lgkv.layout import Kind
 from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.items import encode_value
@@ -32,6 +33,7 @@ class Put(NamedTuple):
     """An item to store; with `value` None, to delete.
 
     `vectors` is a mapping from field paths to vectors, a list of vectors, one vector, or None.
+    `text` is what a search by words finds the item by: a str, a list of them, or None.
     """
 
     namespace: tuple[str, ...]
@@ -39,6 +41,7 @@ class Put(NamedTuple):
     value: Mapping[str, Any] | None
     vectors: Any = None
     ttl_seconds: float | None = None
+    text: str | Sequence[str] | None = None
 
 
 class Memory:
@@ -70,21 +73,37 @@ class Memory:
         *,
         filter: Mapping[str, Any] | None = None,
         vector: Any = None,
+        text: str | None = None,
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
     ) -> list[StoredItem]:
         """Return items in `prefix` and the namespaces below it that `filter` keeps.
 
-        Without a vector they come newest update first. With one, the nearest by cosine
-        similarity come first, an item counting as its best vector does; items that have no
-        vector follow, with score None.
+        With neither vector nor text they come newest update first. `mode` is "vector",
+        "keyword" or "hybrid"; None goes by what is given.
+
+        "vector": the nearest by cosine similarity come first, an item counting as its best
+        vector does; items that have no vector follow, with score None. "keyword": the items
+        that say a word of `text`, best BM25 score first; the counts behind the scores are
+        those of `prefix`. "hybrid": the best 200 of both, by reciprocal rank fusion; each
+        item's `parts` have its scores in either. Equal scores go by the newest update.
 
         Raises:
             FilterError: The filter has an unknown operator or a wrong operand.
             DimensionMismatchError: The vector is not of the file's dimensions.
+            InvalidInputError: `mode` is none of these, or what it needs is missing.
         """
         with self.view() as view:
-            return view.search(prefix, filter=filter, vector=vector, limit=limit, offset=offset)
+            return view.search(
+                prefix,
+                filter=filter,
+                vector=vector,
+                text=text,
+                mode=mode,
+                limit=limit,
+                offset=offset,
+            )
 
     def namespaces(
         self,
@@ -155,10 +174,12 @@ class Memory:
         *,
         vectors: Any = None,
         ttl_seconds: float | None = None,
+        text: str | Sequence[str] | None = None,
     ) -> None:
-        """Store an item, replacing its value, its vectors and its time to live.
+        """Store an item, replacing its value, its vectors, its words and its time to live.
 
         `vectors` is a mapping from field paths to vectors, a list of vectors, or one vector.
+        `text`, a str or a list of them, is what a search by words finds the item by.
 
         Raises:
             InvalidInputError: The namespace, the value or a vector cannot be stored.
@@ -168,7 +189,7 @@ class Memory:
             raise InvalidInputError(
                 "a value is a mapping, not None: use delete() to remove an item"
             )
-        self.put_many([Put(namespace, key, value, vectors, ttl_seconds)])
+        self.put_many([Put(namespace, key, value, vectors, ttl_seconds, text)])
 
     def delete(self, namespace: tuple[str, ...], key: str) -> None:
         """Delete an item with its vectors, if it is there."""
@@ -221,7 +242,7 @@ class Memory:
 
 def _prepare(put: Put, known: set[tuple[str, ...]]) -> Prepared:
     """Return the put, checked and encoded; the namespaces in `known` were checked before."""
-    namespace, key, value, vectors, ttl_seconds = put
+    namespace, key, value, vectors, ttl_seconds, text = put
     try:
         is_known = namespace in known
     except TypeError:  # it is not a tuple of str, which the check says better
@@ -241,4 +262,5 @@ def _prepare(put: Put, known: set[tuple[str, ...]]) -> Prepared:
         encode_value(value),
         None if vectors is None else vector_set(vectors),
         0 if ttl_seconds is None else ttl_us(ttl_seconds),
+        None if text is None else count_words(text),
     )

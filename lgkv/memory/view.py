@@ -14,9 +14,10 @@ from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.expiry import is_past, needs_refresh
 from lgkv.filters import Test, compile_encoded
 from lgkv.keys import decode_text, pack_uint
+from lgkv.keywords import best_by_words, fuse
 from lgkv.layout import Table
 from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
-from lgkv.memory.items import ItemRecord, item_suffix, read_item
+from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item
 from lgkv.memory.recency import Found, newest_first
 from lgkv.nodes import Node, Paths, Wanted, path_of, walk_nodes
 from lgkv.snapshot import Snapshot
@@ -37,14 +38,17 @@ __all__ = ["MemoryView", "SearchPlan", "StoredItem", "check_key", "check_namespa
 
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 ANY_LABEL: Final = "*"
+FUSED: Final = 200
+"""As many of the best by words, and by vector, are fused."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
     """An item as it was read; the value is the caller's own.
 
-    `score` is the cosine similarity that a search by vector gave it, None without one.
-    Times are aware, in UTC; `expires_at` is None for an item that stays.
+    `score` is what a search by vector or by words gave it, None without one, and `parts` are
+    the scores that it is made of, by "vector" and "keyword". Times are aware, in UTC;
+    `expires_at` is None for an item that stays.
     """
 
     namespace: tuple[str, ...]
@@ -54,6 +58,7 @@ class StoredItem:
     updated_at: datetime.datetime
     score: float | None = None
     expires_at: datetime.datetime | None = None
+    parts: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class _Candidate:
     updated_us: int = 0
     sequence: int = 0
     score: float | None = None
+    parts: Mapping[str, float] | None = None
 
 
 class MemoryView:
@@ -120,18 +126,29 @@ class MemoryView:
         *,
         filter: Mapping[str, Any] | None = None,
         vector: Any = None,
+        text: str | None = None,
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
         refresh: bool = False,
     ) -> list[StoredItem]:
         """Return the items under `prefix` that `filter` keeps, from `offset` on.
 
-        Without a vector they come newest update first. With one, the nearest come first, an
-        item counting as its best vector does; those that have no vector follow, newest first.
+        They come as `Memory.search` has it.
         """
         check_namespace(prefix)
         check_page(limit, offset)
+        mode = check_mode(mode, vector, text)
         test = compile_encoded(filter)
+        if text is not None and mode != "vector":
+            ranked = self._by_words(prefix, text, test)
+            if mode == "hybrid":
+                ranked = self._fused(prefix, vector, ranked, test)
+            return [
+                self._item(each.namespace, each.suffix, *self._record(each), each.score,
+                           parts=each.parts, refresh=refresh)
+                for each in islice(ranked, offset, offset + limit)
+            ]  # fmt: skip
         if vector is None:
             match = find_matches(self._snapshot, read_fields(self._snapshot), filter)
             ordered = (
@@ -139,9 +156,7 @@ class MemoryView:
             )
             page = islice(ordered, offset, offset + limit)
             return [self._found(one, refresh=refresh) for one in page]
-        query = check_vector(vector, "the query vector")
-        check_dims(read_settings(self._snapshot), query.size)
-        scored = islice(self._by_score(prefix, query, test), offset, offset + limit)
+        scored = islice(self._nearest(prefix, vector, test), offset, offset + limit)
         return [self._read(one, refresh=refresh) for one in scored]
 
     def explain(
@@ -184,7 +199,52 @@ class MemoryView:
                 last = cut
         return found[offset:]
 
+    # --- by words ---
+
+    def _by_words(
+        self, prefix: tuple[str, ...], text: str, test: Test | None
+    ) -> Iterator[_Candidate]:
+        """Yield the items that say a word of `text`, best first, then newest first."""
+        nodes = {node.number: namespace for namespace, node in self._nodes_under(prefix)}
+        scores = best_by_words(self._snapshot, nodes.keys(), text)
+        ordered = sorted(scores.items(), key=lambda each: -each[1])
+        for score, equal in groupby(ordered, lambda each: each[1]):
+            alike = [
+                _Candidate(nodes[node_of(suffix)], suffix, score=score, parts={"keyword": score})
+                for suffix, _ in equal
+            ]
+            yield from self._newest_of(alike, test)
+
+    def _fused(
+        self, prefix: tuple[str, ...], vector: Any, ranked: Iterator[_Candidate], test: Test | None
+    ) -> Iterator[_Candidate]:
+        """Yield the best by words and the best by vector in the order of both together."""
+        by_words = list(islice(ranked, FUSED))
+        nearest = islice(self._nearest(prefix, vector, test), FUSED)
+        by_vector = [each for each in nearest if each.score is not None]
+        found = {each.suffix: each for each in (*by_vector, *by_words)}
+        parts: dict[bytes, dict[str, float]] = {suffix: {} for suffix in found}
+        for name, ranking in (("keyword", by_words), ("vector", by_vector)):
+            for each in ranking:
+                parts[each.suffix][name] = each.score or 0.0
+        scores = fuse([[each.suffix for each in ranking] for ranking in (by_words, by_vector)])
+        for score, equal in groupby(
+            sorted(scores.items(), key=lambda each: -each[1]), lambda each: each[1]
+        ):
+            alike = [
+                _Candidate(found[suffix].namespace, suffix, score=score, parts=parts[suffix])
+                for suffix, _ in equal
+            ]
+            yield from self._newest_of(alike, None)
+
     # --- parts ---
+
+    def _nearest(
+        self, prefix: tuple[str, ...], vector: Any, test: Test | None
+    ) -> Iterator[_Candidate]:
+        query = check_vector(vector, "the query vector")
+        check_dims(read_settings(self._snapshot), query.size)
+        return self._by_score(prefix, query, test)
 
     def _newest(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
         return newest_first(self._snapshot, self._nodes_under(prefix), test, self._ended_by)
@@ -226,7 +286,7 @@ class MemoryView:
         scored = self._scored(vectors, query)
         scored.sort(key=lambda one: -(one.score or 0.0))
         for _, equal in groupby(scored, lambda one: one.score):
-            yield from self._newest_of(list(equal))
+            yield from self._newest_of(list(equal), None)
         done = {one.suffix for one in scored}
         rest = self._candidates(prefix, None) if kept is None else kept
         yield from (one for one in rest if one.suffix not in done)
@@ -258,13 +318,15 @@ class MemoryView:
             if vectors is not None:
                 yield candidate, vectors.rows
 
-    def _newest_of(self, equal: list[_Candidate]) -> Iterator[_Candidate]:
-        """Yield candidates of one score, newest first, without what is hidden."""
+    def _newest_of(self, equal: list[_Candidate], test: Test | None) -> Iterator[_Candidate]:
+        """Yield candidates of one score, newest first, without what is hidden or refused."""
         shown: list[_Candidate] = []
         for candidate in equal:
-            _, record = self._record(candidate)
+            key, record = self._record(candidate)
             candidate.updated_us, candidate.sequence = record.updated_us, record.sequence
-            if not self._hides(record):
+            if not self._hides(record) and (
+                test is None or checked(key, test.holds, record.encoded)
+            ):
                 shown.append(candidate)
         yield from sorted(shown, key=lambda one: (one.updated_us, one.sequence), reverse=True)
 
@@ -294,6 +356,7 @@ class MemoryView:
         record: ItemRecord,
         score: float | None = None,
         *,
+        parts: Mapping[str, float] | None = None,
         refresh: bool,
     ) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
@@ -308,6 +371,7 @@ class MemoryView:
             updated,
             score,
             _time(record.deadline_us) if record.deadline_us else None,
+            parts if parts or score is None else {"vector": score},
         )
 
     def _hides(self, record: ItemRecord) -> bool:
@@ -341,6 +405,23 @@ def check_key(key: Any) -> str:
     if not isinstance(key, str):
         raise InvalidInputError(f"a key is a str, not {key!r}: convert it with str()")
     return key
+
+
+def check_mode(mode: str | None, vector: Any, text: Any) -> str | None:
+    """Return the mode of a search; InvalidInputError if it is none, or lacks what it needs."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidInputError(f"the text to search for is {text!r}: give a str")
+    given = {"vector": vector is not None, "keyword": text is not None}
+    if mode is None:
+        return "hybrid" if all(given.values()) else next((m for m in given if given[m]), None)
+    needed = {"vector": ["vector"], "keyword": ["keyword"], "hybrid": ["vector", "keyword"]}
+    if mode not in needed:
+        raise InvalidInputError(f"unknown mode {mode!r}: use 'vector', 'keyword' or 'hybrid'")
+    for each in needed[mode]:
+        if not given[each]:
+            what = "vector=..." if each == "vector" else "text=..."
+            raise InvalidInputError(f"a search by {mode!r} needs {what}")
+    return mode
 
 
 def check_page(limit: Any, offset: Any) -> None:

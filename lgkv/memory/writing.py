@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
 from lgkv.keys import encode_text, pack_bytes, pack_uint
+from lgkv.keywords import KeywordChanges, Words
 from lgkv.layout import Kind, Table
 from lgkv.memory.fields import fields_of, index_item, unindex_item
 from lgkv.memory.items import (
@@ -52,6 +53,7 @@ class Prepared(NamedTuple):
     encoded: bytes | None
     vectors: VectorSet | None = None
     ttl_us: int = 0
+    words: Words | None = None
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class _Change:
         self._batch, self._now = batch, now
         self._tree = Tree(batch)
         self._fields = fields_of(batch)
+        self._keywords = KeywordChanges(batch)
         self._works: dict[int, _Work] = {}
 
     # --- items ---
@@ -158,6 +161,8 @@ class _Change:
             batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
         elif old is not None:
             batch.delete(Table.MEMORY, _vectors_key(suffix))
+        if put.words is not None or old is not None:
+            self._keywords.put(node.number, suffix, put.words or {})
         before = 0 if old is None else old.deadline_us
         if before or deadline:
             move_deadline(batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
@@ -171,6 +176,7 @@ class _Change:
         move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
         work.node.expiring -= old.deadline_us > 0
         work.node.items -= 1
+        self._keywords.put(work.node.number, suffix, {})
         self._unindex(work.node, old)
 
     def _unindex(self, node: Node, old: ItemRecord) -> None:
@@ -218,6 +224,7 @@ class _Change:
             for pack in work.packs.values():
                 if pack.gone:
                     self._write(pack, without_entries(pack.stored, pack.gone))
+        self._keywords.save()
         self._tree.save()
 
     def _append(self, work: _Work) -> None:
