@@ -40,13 +40,24 @@ from lgkv.langgraph._sweeper import Sweeper
 from lgkv.memory import MemoryView, Put, StoredItem, check_page
 from lgkv.writer import Change
 
-__all__ = ["AsyncLgkvStore", "LgkvStore"]
+__all__ = ["AsyncLgkvStore", "FoundItem", "LgkvStore"]
 
 SWEEP_INTERVAL_MINUTES: Final = 5.0
 
 _NO_TTL: Final = TTLConfig()
 
 logger = logging.getLogger("lgkv")
+
+
+class FoundItem(SearchItem):
+    """An item that a search found; `parts` are the scores that its own is made of.
+
+    They are named "vector" and "keyword". What has no score is a plain `SearchItem`.
+    """
+
+    __slots__ = ("parts",)
+
+    parts: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -73,7 +84,8 @@ class LgkvStore(Opening, BaseStore):
     """A LangGraph store on an lgkv file, usable sync and async, from any thread and loop.
 
     `index` configures semantic search, as for LangGraph's own stores: `embed`, `dims`,
-    `fields`. `ttl` configures expiry; times are in minutes. `fields` declares fields that
+    `fields`; and `mode`, which is "vector", "hybrid" (by words as well) or "keyword" (by words
+    alone: neither `embed` nor `dims` is needed). `ttl` configures expiry; times are in minutes. `fields` declares fields that
     filters find items by, as `{"user": str}`: see `db.memory.declare_fields`; None leaves the
     file's own declaration as it is.
 
@@ -177,7 +189,8 @@ class LgkvStore(Opening, BaseStore):
         if not plan.reads:
             return [None] * len(plan.ops), set()
         with self._view() as view:
-            results = [_read_one(view, op, embedded) for op in plan.ops]
+            has_words = self._index is not None and self._index.has_words
+            results = [_read_one(view, op, embedded, has_words=has_words) for op in plan.ops]
         return results, view.to_refresh
 
     def _view(self) -> MemoryView:
@@ -191,8 +204,13 @@ class LgkvStore(Opening, BaseStore):
                 puts.append(Put(namespace, key, op.value, None, _seconds(op.ttl)))
                 continue
             texts = plan.texts.get((namespace, key), {})
-            vectors = {path: embedded.documents[text] for path, text in texts.items()}
-            puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl)))
+            vectors = (
+                {path: embedded.documents[text] for path, text in texts.items()}
+                if self._index.embeds
+                else None
+            )
+            words = list(texts.values()) if self._index.has_words and texts else None
+            puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl), words))
         return self._db.memory.change(puts, to_refresh)
 
     def _refresh(self, to_refresh: set[bytes]) -> None:
@@ -299,7 +317,7 @@ def _check_tuple(namespace: Any) -> None:
         )
 
 
-def _read_one(view: MemoryView, op: Op, embedded: Embedded) -> Result:
+def _read_one(view: MemoryView, op: Op, embedded: Embedded, *, has_words: bool) -> Result:
     if isinstance(op, GetOp):
         found = view.get(op.namespace, str(op.key), refresh=op.refresh_ttl)
         return None if found is None else _item(found)
@@ -310,6 +328,7 @@ def _read_one(view: MemoryView, op: Op, embedded: Embedded) -> Result:
                 op.namespace_prefix,
                 filter=op.filter,
                 vector=embedded.queries.get(op.query) if op.query else None,
+                text=op.query if op.query and has_words else None,
                 limit=op.limit,
                 offset=op.offset,
                 refresh=op.refresh_ttl,
@@ -338,7 +357,8 @@ def _item(stored: StoredItem) -> Item:
 
 
 def _search_item(stored: StoredItem) -> SearchItem:
-    return SearchItem(
+    kind = SearchItem if stored.parts is None else FoundItem
+    item = kind(
         namespace=stored.namespace,
         key=stored.key,
         value=stored.value,
@@ -346,6 +366,9 @@ def _search_item(stored: StoredItem) -> SearchItem:
         updated_at=stored.updated_at,
         score=stored.score,
     )
+    if isinstance(item, FoundItem) and stored.parts is not None:
+        item.parts = stored.parts
+    return item
 
 
 def _checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
