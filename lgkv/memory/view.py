@@ -159,6 +159,14 @@ class MemoryView:
         scored = islice(self._nearest(prefix, vector, test), offset, offset + limit)
         return [self._read(one, refresh=refresh) for one in scored]
 
+    def vectors(self, namespace: tuple[str, ...], key: str) -> NDArray[np.float32] | None:
+        """Return the vectors of an item, of shape (count, dims); None if it has none."""
+        number = self._paths.number(self._snapshot, check_namespace(namespace))
+        if number is None:
+            return None
+        found = get_vectors(self._snapshot, item_suffix(number, check_key(key)))
+        return None if found is None else found.rows
+
     def explain(
         self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None
     ) -> SearchPlan:
