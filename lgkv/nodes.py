@@ -84,7 +84,11 @@ class Paths:
 
     def number(self, snapshot: Snapshot, namespace: tuple[str, ...]) -> int | None:
         """Return the number of `namespace`, or None; as of `snapshot`, which is no batch."""
-        state = snapshot.read_state()
+        try:
+            state = snapshot.read_state()
+        except CorruptionError:  # what can be read without the counters stays readable
+            node = find_node(snapshot, namespace)
+            return None if node is None else node.number
         as_of = state.nodes, state.names_epoch
         found_as_of, numbers = self._known
         if found_as_of != as_of or len(numbers) > MAX_PATHS:

@@ -85,9 +85,9 @@ class LgkvStore(Opening, BaseStore):
 
     `index` configures semantic search, as for LangGraph's own stores: `embed`, `dims`,
     `fields`; and `mode`, which is "vector", "hybrid" (by words as well) or "keyword" (by words
-    alone: neither `embed` nor `dims` is needed). `ttl` configures expiry; times are in minutes. `fields` declares fields that
-    filters find items by, as `{"user": str}`: see `db.memory.declare_fields`; None leaves the
-    file's own declaration as it is.
+    alone: neither `embed` nor `dims` is needed). `ttl` configures expiry; times are in
+    minutes. `fields` declares fields that filters find items by, as `{"user": str}`: see
+    `db.memory.declare_fields`; None leaves the file's own declaration as it is.
 
     Raises:
         InvalidInputError: `index`, `ttl` or `fields` is not usable.

@@ -37,10 +37,10 @@ MODES: Final = ("vector", "hybrid", "keyword")
 class LgkvVectorStore(Opening, VectorStore):
     """A LangChain vector store on an lgkv file, usable sync and async, from any thread.
 
-    `namespace` holds the documents and nothing else, nor does any below it. `mode` is "vector", "hybrid" (by words as
-    well) or "keyword" (by words alone, without `embedding`). A `filter` of a search is a mapping,
-    as for `db.memory.search`, and is tried on the metadata. What is added is durable when the
-    call returns.
+    `namespace` holds the documents and nothing else, nor does any below it. `mode` is
+    "vector", "hybrid" (by words as well) or "keyword" (by words alone, without `embedding`). A
+    `filter` of a search is a mapping, as for `db.memory.search`, and is tried on the metadata.
+    What is added is durable when the call returns.
 
     Raises:
         InvalidInputError: `mode` is none of these, or needs the `embedding` that is missing.

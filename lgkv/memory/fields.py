@@ -157,7 +157,7 @@ def fields_of(batch: Batch) -> FieldIndex:
     known = batch.memo.get(FieldIndex)
     if known is None:
         known = batch.memo[FieldIndex] = read_fields(batch)
-    return known  # type: ignore[no-any-return]  # the memo holds anything
+    return known
 
 
 # --- values that sort ----------------------------------------------------------------------

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from lgkv import _items
 from lgkv._items import (
     entry_place,
     find_entry,
@@ -25,6 +24,7 @@ from lgkv._items import (
     unpack_entry,
     without_entries,
 )
+from lgkv._plain import encode_mapping
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
 from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_uint
 from lgkv.layout import MAX_VALUE_BYTES, Kind, Table, decode_plain, encode_plain
@@ -115,7 +115,7 @@ def encode_value(value: Any) -> bytes:
     Raises:
         InvalidInputError: It is not a mapping with str keys, or holds what cannot be stored.
     """
-    encoded = _items.encode_value(value)
+    encoded = encode_mapping(value)
     if encoded is None:
         encoded = _encode_any(value)
     if len(encoded) > MAX_VALUE_BYTES // 2:
@@ -228,7 +228,7 @@ def checked(key: bytes, read: Callable[..., T], *arguments: Any) -> T:
 # --- Python reference: begin ---------------------------------------------------------------
 
 
-def _pack_entry(
+def _pack_entry(  # noqa: PLR0917  the fields, in their order
     updated: int, sequence: int, created: int, ttl: int, deadline: int, key: bytes, value: bytes
 ) -> bytes:
     """Return an item as an entry of a pack."""

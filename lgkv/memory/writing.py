@@ -138,7 +138,7 @@ class _Change:
         self._remove(work, suffix, old)
         return 1
 
-    def _store(
+    def _store(  # noqa: PLR0917  it is called for every item of a batch
         self,
         work: _Work,
         suffix: bytes,

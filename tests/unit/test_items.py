@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lgkv import _items
+from lgkv import _items, _plain
 from lgkv.filters import compile_encoded, compile_filter
 from lgkv.layout import MAX_NESTING, decode_plain, encode_plain
 from lgkv.memory import items
@@ -160,7 +160,7 @@ mappings = st.dictionaries(st.sampled_from(["a", "b", "", "é", "x" * 30]), valu
 @example({"t": "\ud800"})
 @example({"n": math.inf})
 def test_fast_encoder_gives_the_bytes_of_the_other(value: dict[str, Any]) -> None:
-    encoded = _items.encode_value(value)
+    encoded = _plain.encode_mapping(value)
     if encoded is not None:
         assert encoded == encode_plain(value)
         assert encoded == cbor2.dumps(value)
@@ -178,10 +178,11 @@ def test_fast_encoder_leaves_what_it_does_not_know() -> None:
         deep = {"a": deep}
     for value in (
         [], None, Mapping(), {1: 2}, {"a": {1: 2}}, {"a": 2**64}, {"a": math.nan}, {"a": Text("x")},
-        {Text("a"): 1}, {"a": "\udc00"}, {"\udc00": 1}, {"a": decimal.Decimal(1)}, {"a": set()}, deep,
+        {Text("a"): 1}, {"a": "\udc00"}, {"\udc00": 1}, {"a": decimal.Decimal(1)}, {"a": set()},
+        deep,
     ):  # fmt: skip
-        assert _items.encode_value(value) is None
-    assert _items.encode_value(deep["a"]) == encode_plain(deep["a"])
+        assert _plain.encode_mapping(value) is None
+    assert _plain.encode_mapping(deep["a"]) == encode_plain(deep["a"])
 
 
 # --- filters on bytes ----------------------------------------------------------------------
@@ -236,8 +237,9 @@ def test_test_of_bytes_answers_as_the_predicate(
 
 
 SAME = [
-    None, True, False, 0, 1, -1, 255, 256, 2**32, 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**64),
-    2**70, 0.0, -0.0, 1.0, 0.1, 2.0**53, 2.0**63, -(2.0**63), 1e300, math.inf, -math.inf, math.nan,
+    None, True, False, 0, 1, -1, 255, 256, 2**32, 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63),
+    -(2**64), 2**70, 0.0, -0.0, 1.0, 0.1, 2.0**53, 2.0**63, -(2.0**63), 1e300, math.inf,
+    -math.inf, math.nan,
     "", "a", "ab", "é", "\uffff", "\U0001f600", b"", b"a", b"\xff", [], [1], {}, {"a": 1},
     decimal.Decimal("0.1"), decimal.Decimal(1), decimal.Decimal("NaN"), uuid.UUID(int=1),
     datetime.date(2024, 1, 1), datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc),
@@ -302,8 +304,9 @@ def test_half_floats_are_read_as_the_decoder_reads_them() -> None:
     for raw in range(0, 1 << 16, 7):
         encoded = b"\xa1\x61v\xf9" + raw.to_bytes(2, "big")
         value = cbor2.loads(encoded)["v"]
+        is_number = not math.isnan(value)
         equal = compile_encoded({"v": float(value)})
         assert equal is not None
-        assert equal.holds(encoded) is (value == value)
+        assert equal.holds(encoded) is is_number
         single = b"\xa1\x61v\xfa" + np.array(value, ">f4").tobytes()
-        assert equal.holds(single) is (value == value)
+        assert equal.holds(single) is is_number

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lgkv
 from lgkv.errors import CorruptionError, InvalidInputError
-from lgkv.keywords import MANY_NODES, B, K1, count_words, words_of
+from lgkv.keywords import K1, MANY_NODES, B, count_words, words_of
 from lgkv.layout import Kind, Table
 from lgkv.memory import Put
 from lgkv.memory.view import FUSED
@@ -211,7 +211,7 @@ def test_mode_chooses_among_what_is_given(db: lgkv.Database) -> None:
     db.memory.put(NS, "said", {}, vectors=[0, 1], text="apple")
     query: dict[str, Any] = {"vector": [1, 0], "text": "apple"}
     by_vector = db.memory.search((), mode="vector", **query)
-    assert [(item.key, item.parts) for item in by_vector][0] == ("near", {"vector": 1.0})
+    assert (by_vector[0].key, by_vector[0].parts) == ("near", {"vector": 1.0})
     assert [item.key for item in db.memory.search((), mode="keyword", **query)] == ["said"]
     assert len(db.memory.search((), mode="hybrid", **query)) == 2
     assert db.memory.search(())[0].parts is None

@@ -715,8 +715,14 @@ def key_of(db: lgkv.Database, kind: Kind) -> bytes:
 
 @pytest.mark.parametrize(
     "body",
-    [b"\x00" * 47, b"\x30" + b"\x00" * 46, b"\x00" * 48, b"\x31" + b"\x00" * 47]
-    + [b"\x30" + b"\x00" * 43 + b"\x01\x00\x00\x00", b"\x30" + b"\x00" * 47 + b"\x01"],
+    [
+        b"\x00" * 47,
+        b"\x30" + b"\x00" * 46,
+        b"\x00" * 48,
+        b"\x31" + b"\x00" * 47,
+        b"\x30" + b"\x00" * 43 + b"\x01\x00\x00\x00",
+        b"\x30" + b"\x00" * 47 + b"\x01",
+    ],
 )
 def test_damaged_pack_is_named(db: lgkv.Database, body: bytes) -> None:
     db.memory.put(NS, "k", {"v": 1})
@@ -739,7 +745,7 @@ def test_damaged_place_of_an_item_is_named(db: lgkv.Database, body: bytes) -> No
     key = key_of(db, Kind.ITEM)
     db._connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
     for read in (lambda: db.memory.get(NS, "k"), lambda: db.memory.put(NS, "k", {})):
-        with pytest.raises(CorruptionError, match="place|where") as caught:
+        with pytest.raises(CorruptionError, match=r"place|where") as caught:
             read()
         assert caught.value.database == "memory"
     assert keys(db.memory.search(())) == ["k"]

@@ -1,0 +1,3 @@
+from typing import Any
+
+def encode_mapping(value: Any) -> bytes | None: ...
