@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -42,8 +42,7 @@ FUSED: Final = 200
 """As many of the best by words, and by vector, are fused."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredItem:
+class StoredItem(NamedTuple):
     """An item as it was read; the value is the caller's own.
 
     `score` is what a search by vector or by words gave it, None without one, and `parts` are
