@@ -42,46 +42,52 @@ def db(tmp_path: Path) -> Iterator[lgkv.Database]:
         yield opened
 
 
-def faults(snapshot: Snapshot) -> Iterator[str]:
-    """Yield what does not hold of items, packs and namespaces, read record by record."""
-    ends: dict[int, tuple[int, int]] = {}
-    found: dict[bytes, int] = {}
-    counted, expiring = Counter[int](), Counter[int]()
-    for key, pack in snapshot.scan(Table.MEMORY, bytes((Kind.PACK,))):
+class _Seen:
+    """What the packs of a file hold."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, tuple[int, int]] = {}
+        self.entries: dict[bytes, int] = {}
+        self.counts, self.expiring = Counter[int](), Counter[int]()
+
+    def add(self, key: bytes, pack: bytes) -> Iterator[str]:
+        """Take a pack in, and yield what does not hold of it."""
         node = node_of(key[1:])
         starts = scan_pack(pack, None, 0)
-        if not starts:
-            yield f"the pack {key.hex()} is empty"
-        if len(starts) > 1 and len(pack) > PACK_BYTES:
-            yield f"the pack {key.hex()} has {len(pack)} bytes"
         places = [entry_place(pack, at) for at in starts]
-        if [place_of(key), *places] != sorted({place_of(key), *places}) and places[0] != place_of(
-            key
-        ):
-            yield f"the pack {key.hex()} is out of order: {places}"
-        if places != sorted(places) or ends.get(node, (0, 0)) >= place_of(key):
-            yield f"the packs of node {node} are out of order at {key.hex()}"
-        ends[node] = places[-1]
+        if not starts or (len(starts) > 1 and len(pack) > PACK_BYTES):
+            yield f"the pack {key.hex()} has {len(starts)} entries in {len(pack)} bytes"
+            return
+        in_order = [self.ends.get(node, (0, 0)), place_of(key), places[0]]
+        if in_order != sorted(in_order) or in_order[0] == in_order[1] or places != sorted(places):
+            yield f"the pack {key.hex()} is out of order: {in_order}, {places}"
+        self.ends[node] = places[-1]
         for at in starts:
             record = unpack_item(key, pack, at)
-            suffix = item_suffix(node, record.key_text())
-            found[suffix] = record.sequence
-            counted[node] += 1
-            expiring[node] += record.deadline_us > 0
+            self.entries[item_suffix(node, record.key_text())] = record.sequence
+            self.counts[node] += 1
+            self.expiring[node] += record.deadline_us > 0
+
+
+def faults(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what does not hold of items, packs and namespaces, read record by record."""
+    seen = _Seen()
+    for key, pack in snapshot.scan(Table.MEMORY, bytes((Kind.PACK,))):
+        yield from seen.add(key, pack)
     for key in snapshot.keys(Table.MEMORY, bytes((Kind.ITEM,))):
         try:
             item = read_item(snapshot, key[1:])
         except CorruptionError as error:
             yield str(error)
             continue
-        if item is None or found.pop(key[1:], None) != item[1].sequence:
+        if item is None or seen.entries.pop(key[1:], None) != item[1].sequence:
             yield f"the item {key.hex()} is another's, or stands in no pack"
-    if found:
-        yield f"entries that no item names: {found}"
+    if seen.entries:
+        yield f"entries that no item names: {seen.entries}"
     for namespace, node in walk_nodes(snapshot, []):
-        if (node.items, node.expiring) != (counted[node.number], expiring[node.number]):
+        if (node.items, node.expiring) != (seen.counts[node.number], seen.expiring[node.number]):
             yield f"{namespace} counts {node.items} items, {node.expiring} of them expiring"
-        if node.items and node.newest < ends[node.number]:
+        if node.items and node.newest < seen.ends[node.number]:
             yield f"{namespace} has a newer item than {node.newest}"
 
 
@@ -248,7 +254,7 @@ def test_refused_values_become_no_objects(
     decoded: list[bytes] = []
     decode_plain = items.decode_plain
     monkeypatch.setattr(items, "decode_plain", lambda raw: decoded.append(raw) or decode_plain(raw))
-    monkeypatch.setattr(filters, "decode_plain", lambda raw: decoded.append(raw))
+    monkeypatch.setattr(filters, "decode_plain", decoded.append)
     filter = {"n": {"$gte": 290, "$ne": 295}, "text": {"$nin": ["", None]}, "x": None}
     assert len(db.memory.search((), filter=filter, limit=100)) == 9
     assert len(decoded) == 9
