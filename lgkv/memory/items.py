@@ -42,7 +42,6 @@ __all__ = [
     "item_suffix",
     "node_of",
     "pack_entry",
-    "pack_item",
     "pack_key",
     "packs_of",
     "place_bytes",
@@ -67,7 +66,6 @@ _ITEM_KIND: Final = bytes((Kind.ITEM,))
 _PACK_KIND: Final = bytes((Kind.PACK,))
 _ENTRY: Final = struct.Struct("<I5QI")
 _PLACE: Final = struct.Struct(">QQ")
-_ITEM: Final = struct.Struct(">QQQ")
 
 
 @dataclass(slots=True)
@@ -178,11 +176,6 @@ def place_of(key: bytes) -> Place:
 # --- records -------------------------------------------------------------------------------
 
 
-def pack_item(pack: Place, sequence: int) -> bytes:
-    """Return the body of an item's record: the place of its pack, and its own sequence."""
-    return _ITEM.pack(*pack, sequence)
-
-
 def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
     """Return the key of the pack that the item at `suffix` is in, and its sequence."""
     body = snapshot.get(Table.MEMORY, item_key(suffix))
@@ -190,8 +183,11 @@ def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
 
 
 def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
-    """Return what `read_place` does; `body` is that of the item's record."""
-    if len(body) != _ITEM.size:
+    """Return what `read_place` does; `body` is that of the item's record.
+
+    It has the place of the item's pack, and the item's own sequence in 8 bytes.
+    """
+    if len(body) != _PLACE.size + 8:
         raise CorruptionError(
             Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
         )
