@@ -283,8 +283,7 @@ def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
     if not record.ttl_us or now + record.ttl_us <= record.deadline_us:
         return
     move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
-    record.deadline_us = now + record.ttl_us
-    entry = record.entry()
+    entry = record._replace(deadline_us=now + record.ttl_us).entry()
     batch.set(Table.MEMORY, key, pack[:at] + entry + pack[at + len(entry) :], len(pack))
 
 

@@ -252,8 +252,8 @@ def test_refused_values_become_no_objects(
 ) -> None:
     fill(db, 300)
     decoded: list[bytes] = []
-    decode_plain = items.decode_plain
-    monkeypatch.setattr(items, "decode_plain", lambda raw: decoded.append(raw) or decode_plain(raw))
+    decode = items.decode_mapping
+    monkeypatch.setattr(items, "decode_mapping", lambda raw: decoded.append(raw) or decode(raw))
     monkeypatch.setattr(filters, "decode_plain", decoded.append)
     filter = {"n": {"$gte": 290, "$ne": 295}, "text": {"$nin": ["", None]}, "x": None}
     assert len(db.memory.search((), filter=filter, limit=100)) == 9
