@@ -28,6 +28,7 @@ __all__ = [
     "best_scores",
     "check_dims",
     "check_rows",
+    "check_stored_rows",
     "check_vector",
     "common_dims",
     "get_vectors",
@@ -173,11 +174,14 @@ def read_settings(snapshot: Snapshot) -> Settings | None:
         return None
     try:
         fields = decode_plain(body)
-        return Settings(int(fields["dims"]), str(fields["metric"]))
+        dims, metric = fields["dims"], fields["metric"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptionError(
             Table.MEMORY.label, _SETTINGS_KEY, f"damaged settings: {error!r}"
         ) from None
+    if type(dims) is not int or not 1 <= dims <= MAX_DIMS or metric != METRIC:
+        raise CorruptionError(Table.MEMORY.label, _SETTINGS_KEY, "the settings cannot be")
+    return Settings(dims, METRIC)
 
 
 def set_dims(batch: Batch, dims: int) -> None:
@@ -211,6 +215,8 @@ def unpack_rows(key: bytes, body: bytes) -> NDArray[np.float32]:
         rows = np.frombuffer(body, "<f4", dims * count, _HEADER.size)
     except (struct.error, ValueError) as error:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+    if not rows.size:
+        raise CorruptionError(Table.MEMORY.label, key, "there are no vectors in it")
     return rows.reshape(count, dims)
 
 
@@ -226,7 +232,18 @@ def get_vectors(snapshot: Snapshot, suffix: bytes) -> VectorSet | None:
     except ValueError as error:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
     check_record(Table.MEMORY, key, paths, *[bytes] * len(rows))
-    return VectorSet(tuple(str(path, "utf-8", "surrogatepass") for path in paths), rows)
+    try:
+        names = tuple(str(path, "utf-8", "surrogatepass") for path in paths)
+    except UnicodeDecodeError as error:
+        raise CorruptionError(Table.MEMORY.label, key, f"a damaged path: {error}") from None
+    return VectorSet(names, rows)
+
+
+def check_stored_rows(suffix: bytes, rows: NDArray[np.float32], dims: int) -> None:
+    """Raise CorruptionError unless the rows of the item at `suffix` have `dims` finite numbers."""
+    if rows.shape[1] != dims or not np.isfinite(rows).all():
+        key = bytes((Kind.VECTORS,)) + suffix
+        raise CorruptionError(Table.MEMORY.label, key, "a vector is not of the file's form")
 
 
 def scan_vectors(snapshot: Snapshot, prefix: bytes) -> Iterator[tuple[bytes, NDArray[np.float32]]]:

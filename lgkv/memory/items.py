@@ -91,9 +91,12 @@ class ItemRecord(NamedTuple):
             raise CorruptionError(Table.MEMORY.label, pack, "the value is not a mapping")
         return value
 
-    def key_text(self) -> str:
-        """Return the item's key."""
-        return decode_text(self.key)
+    def key_text(self, pack: bytes) -> str:
+        """Return the item's key; `pack` is as for `value`."""
+        try:
+            return decode_text(self.key)
+        except UnicodeDecodeError as error:
+            raise CorruptionError(Table.MEMORY.label, pack, f"a damaged key: {error}") from None
 
     def entry(self) -> bytes:
         """Return the entry of a pack that `unpack_item` makes this of."""

@@ -13,7 +13,7 @@ import numpy as np
 from lgkv.errors import CorruptionError
 from lgkv.expiry import is_past, needs_refresh
 from lgkv.filters import Test, compile_encoded
-from lgkv.keys import decode_text, pack_uint
+from lgkv.keys import pack_uint
 from lgkv.keywords import best_by_words, fuse
 from lgkv.layout import Table
 from lgkv.memory.checks import check_key, check_mode, check_namespace, check_page
@@ -26,6 +26,7 @@ from lgkv.snapshot import Snapshot
 from lgkv.vectors import (
     best_scores,
     check_dims,
+    check_stored_rows,
     check_vector,
     get_vectors,
     read_settings,
@@ -260,7 +261,7 @@ class MemoryView:
 
     def _candidates(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[_Candidate]:
         for found in self._newest(prefix, test):
-            suffix = item_suffix(found.node, decode_text(found.record().key))
+            suffix = item_suffix(found.node, found.record().key_text(found.key))
             yield _Candidate(found.namespace, suffix, *found.place)
 
     def _nodes_under(self, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
@@ -296,6 +297,7 @@ class MemoryView:
 
         def rows() -> Iterator[NDArray[np.float32]]:
             for candidate, found in vectors:
+                check_stored_rows(candidate.suffix, found, query.size)
                 scored.append(candidate)
                 yield found
 
@@ -343,7 +345,7 @@ class MemoryView:
 
     def _found(self, found: Found, *, refresh: bool) -> StoredItem:
         record = found.record()
-        suffix = item_suffix(found.node, record.key_text())
+        suffix = item_suffix(found.node, record.key_text(found.key))
         return self._item(found.namespace, suffix, found.key, record, refresh=refresh)
 
     def _item(
@@ -359,16 +361,21 @@ class MemoryView:
     ) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
             self.to_refresh.add(suffix)
-        updated = _time(record.updated_us)
-        is_first = record.created_us == record.updated_us
+        try:
+            updated = _time(record.updated_us)
+            is_first = record.created_us == record.updated_us
+            created = updated if is_first else _time(record.created_us)
+            expires = _time(record.deadline_us) if record.deadline_us else None
+        except OverflowError as error:
+            raise CorruptionError(Table.MEMORY.label, pack, f"a damaged time: {error}") from None
         return StoredItem(
             namespace,
-            record.key_text(),
+            record.key_text(pack),
             record.value(pack),
-            updated if is_first else _time(record.created_us),
+            created,
             updated,
             score,
-            _time(record.deadline_us) if record.deadline_us else None,
+            expires,
             parts if parts or score is None else {"vector": score},
         )
 

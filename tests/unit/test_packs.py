@@ -64,7 +64,7 @@ class _Seen:
         self.ends[node] = places[-1]
         for at in starts:
             record = unpack_item(key, pack, at)
-            self.entries[item_suffix(node, record.key_text())] = record.sequence
+            self.entries[item_suffix(node, record.key_text(key))] = record.sequence
             self.counts[node] += 1
             self.expiring[node] += record.deadline_us > 0
 
