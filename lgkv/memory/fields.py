@@ -305,7 +305,7 @@ def write_fields(batch: Batch, fields: Mapping[str, type]) -> None:
 
 def _index_all(batch: Batch, index: FieldIndex) -> None:
     for key, pack in batch.scan(Table.MEMORY, bytes((Kind.PACK,))):
-        node = node_of(key[1:])
+        node = checked(key, node_of, key[1:])
         for at in checked(key, scan_pack, pack, None, 0):
             record = unpack_item(key, pack, at)
             checked(key, index_item, batch, index, node, record, place_of(key))

@@ -183,7 +183,7 @@ def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
 
     It has the place of the item's pack, and the item's own sequence in 8 bytes.
     """
-    if len(body) != _PLACE.size + 8:
+    if len(body) != _PLACE.size + 8 or not suffix:
         raise CorruptionError(
             Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
         )

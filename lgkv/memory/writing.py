@@ -133,7 +133,7 @@ class _Change:
         if found is None:  # a stray entry of the index
             move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
             return 0
-        work = self._work(self._tree.node(node_of(suffix)))
+        work = self._work(self._tree.node(checked(item_key(suffix), node_of, suffix)))
         pack, old = self._find(work, *found)
         if old.deadline_us != deadline:  # likewise
             move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
