@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/lgkv.stamp
-SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx)
+SOURCES := pyproject.toml setup.py $(wildcard ext/*.p[yx]*)
 
 # A virtual environment works for one interpreter and at one place only.
 ORIGIN := $(PYTHON) $(CURDIR)
@@ -35,7 +35,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/python -m mypy.stubtest lgkv._msgpack lgkv._native lgkv._shadow
+	$(BIN)/python -m mypy.stubtest lgkv._items lgkv._msgpack lgkv._native \
+		lgkv._plain lgkv._shadow
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 

@@ -23,7 +23,7 @@ from lgkv.errors import (
     ValueTooLargeError,
     WriteLockTimeoutError,
 )
-from lgkv.memory import StoredItem
+from lgkv.memory import SearchPlan, StoredItem
 
 __all__ = [
     "ClosedError",
@@ -37,6 +37,7 @@ __all__ = [
     "LgkvError",
     "MapFullError",
     "ReadOnlyError",
+    "SearchPlan",
     "Stats",
     "StorageError",
     "StoredCheckpoint",

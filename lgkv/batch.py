@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lgkv.layout import STATE_KEY, Table, seal_record
+from lgkv.layout import STATE_KEY, Table, open_record, seal_record
 from lgkv.snapshot import Snapshot, State
 
 __all__ = ["Batch"]
@@ -68,6 +68,32 @@ class Batch(Snapshot):
         if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
             return len(key) + len(record)
         return 0
+
+    def set(self, table: Table, key: bytes, body: bytes, old_bytes: int = 0) -> None:
+        """Store `body` under `key`, uncompressed unless it is large.
+
+        `old_bytes` is the length of the body that is there, as far as it is known to be large.
+        """
+        compress = self._compress and len(body) > LARGE_RECORD_BYTES * 4
+        record = seal_record(table, key, body, compress=compress)
+        if old_bytes > LARGE_RECORD_BYTES and old_bytes > len(body):
+            self._txn.delete(key, db=self._databases[table])  # see `put`
+        self._txn.put(key, record, db=self._databases[table])
+
+    def set_all(self, table: Table, records: list[tuple[bytes, bytes]]) -> None:
+        """Store small bodies under their keys."""
+        put, database = self._txn.put, self._databases[table]
+        for key, body in records:
+            put(key, seal_record(table, key, body), db=database)
+
+    def get_all(self, table: Table, keys: list[bytes]) -> list[bytes | None]:
+        """Return the body under each of `keys`, None where there is none."""
+        get, database = self._txn.get, self._databases[table]
+        records = [get(key, None, database) for key in keys]
+        return [
+            None if record is None else open_record(table, key, record)
+            for key, record in zip(keys, records, strict=True)
+        ]
 
     def delete(self, table: Table, key: bytes) -> int:
         """Delete `key`; return the bytes that this frees, 0 if it is not there."""

@@ -7,6 +7,9 @@ among the fields, and conditions on one field.
 
 Values are compared by type and never as text: a number does not match a string, and as in
 Python `True == 1`. A missing field is `None`, except to `$exists`.
+
+A filter is compiled twice: to a predicate on a value, which is the reference, and to a test
+on the value's CBOR, which answers the same and makes no objects of what it refuses.
 """
 
 from __future__ import annotations
@@ -14,11 +17,15 @@ from __future__ import annotations
 import datetime
 import decimal
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from lgkv import _items
+from lgkv._items import Test
 from lgkv.errors import FilterError
+from lgkv.keys import encode_text
+from lgkv.layout import decode_plain
 
-__all__ = ["Predicate", "compile_filter", "matches", "validate_filter"]
+__all__ = ["Predicate", "Test", "compile_encoded", "compile_filter", "matches", "validate_filter"]
 
 Predicate = Callable[[Any], bool]
 
@@ -33,6 +40,14 @@ class _Missing:
 _MISSING: Final = _Missing()
 _NUMBERS: Final = (int, float, decimal.Decimal)
 _ORDERED: Final = (_NUMBERS, (str,), (bytes,), (datetime.datetime,), (datetime.date,))
+_SCALARS: Final = (type(None), bool, int, float, str, bytes)
+
+
+class _Condition(NamedTuple):
+    """A condition, on a value and on its bytes."""
+
+    holds: Predicate
+    encoded: Test
 
 
 def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
@@ -46,7 +61,10 @@ def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
 
 def validate_filter(filter: Mapping[str, Any] | None) -> None:
     """Raise FilterError if an operator is unknown or has an operand of the wrong type."""
-    compile_filter(filter)
+    if filter:
+        _fields(filter, MAX_NESTING)
+    elif filter is not None and not isinstance(filter, Mapping):
+        raise FilterError(_no_mapping(filter))
 
 
 def compile_filter(filter: Mapping[str, Any] | None) -> Predicate:
@@ -55,18 +73,28 @@ def compile_filter(filter: Mapping[str, Any] | None) -> Predicate:
     Raises:
         FilterError: An operator is unknown or has an operand of the wrong type.
     """
-    return _fields({} if filter is None else filter, MAX_NESTING)
+    return _fields({} if filter is None else filter, MAX_NESTING).holds
+
+
+def compile_encoded(filter: Mapping[str, Any] | None) -> Test | None:
+    """Return the test of a value's CBOR that `filter` stands for; None if it keeps everything.
+
+    Raises:
+        FilterError: As `compile_filter` does.
+    """
+    validate_filter(filter)
+    return _fields(filter, MAX_NESTING).encoded if filter else None
 
 
 # --- fields --------------------------------------------------------------------------------
 
 
-def _fields(filter: Any, depth: int) -> Predicate:
+def _fields(filter: Any, depth: int) -> _Condition:
     """Return the test of a whole filter: fields, and `$and`, `$or`, `$not` among them."""
     if not isinstance(filter, Mapping):
-        raise FilterError(f"a filter is a mapping of fields to conditions, not {_shown(filter)}")
+        raise FilterError(_no_mapping(filter))
     _check_depth(depth)
-    tests: list[Predicate] = []
+    tests: list[_Condition] = []
     for name, condition in filter.items():
         if not isinstance(name, str):
             raise FilterError(f"a filter's field is named by a str, not {_shown(name)}")
@@ -79,11 +107,16 @@ def _fields(filter: Any, depth: int) -> Predicate:
     return _all(tests)
 
 
-def _field(name: str, test: Predicate) -> Predicate:
-    def holds(value: Any) -> bool:
-        return test(value.get(name, _MISSING))
+def _field(name: str, test: _Condition) -> _Condition:
+    holds = test.holds
+    return _Condition(
+        lambda value: holds(value.get(name, _MISSING)),
+        _items.field(encode_text(name), test.encoded),
+    )
 
-    return holds
+
+def _no_mapping(filter: Any) -> str:
+    return f"a filter is a mapping of fields to conditions, not {_shown(filter)}"
 
 
 def _misplaced(name: str) -> str:
@@ -95,7 +128,7 @@ def _misplaced(name: str) -> str:
 # --- conditions on one value ---------------------------------------------------------------
 
 
-def _condition(condition: Any, depth: int) -> Predicate:
+def _condition(condition: Any, depth: int) -> _Condition:
     _check_depth(depth)
     if isinstance(condition, Mapping):
         return _mapping_condition(condition, depth)
@@ -104,11 +137,14 @@ def _condition(condition: Any, depth: int) -> Predicate:
     return _equals(condition)
 
 
-def _mapping_condition(condition: Mapping[Any, Any], depth: int) -> Predicate:
+def _mapping_condition(condition: Mapping[Any, Any], depth: int) -> _Condition:
     marked = [isinstance(name, str) and name.startswith("$") for name in condition]
     if not any(marked):
         test = _fields(condition, depth)
-        return lambda value: isinstance(value, Mapping) and test(value)
+        return _Condition(
+            lambda value: isinstance(value, Mapping) and test.holds(value),
+            _items.mapping(test.encoded),
+        )
     if not all(marked):
         raise FilterError(
             f"operators and fields stand side by side in {_shown(condition)}: nest one of them"
@@ -116,7 +152,7 @@ def _mapping_condition(condition: Mapping[Any, Any], depth: int) -> Predicate:
     return _all([_operator(name, operand, depth) for name, operand in condition.items()])
 
 
-def _operator(name: str, operand: Any, depth: int) -> Predicate:
+def _operator(name: str, operand: Any, depth: int) -> _Condition:
     if name in _COMBINERS:
         return _COMBINERS[name](name, operand, depth, _condition)
     if name not in _OPERATORS:
@@ -124,19 +160,35 @@ def _operator(name: str, operand: Any, depth: int) -> Predicate:
     return _OPERATORS[name](name, operand)
 
 
-def _elements(tests: list[Predicate]) -> Predicate:
+def _elements(tests: list[_Condition]) -> _Condition:
     def holds(value: Any) -> bool:
         return (
             isinstance(value, (list, tuple))
             and len(value) == len(tests)
-            and all(test(element) for test, element in zip(tests, value, strict=True))
+            and all(test.holds(element) for test, element in zip(tests, value, strict=True))
         )
 
-    return holds
+    return _Condition(holds, _items.elements(test.encoded for test in tests))
 
 
-def _equals(operand: Any) -> Predicate:
-    return lambda value: _equal(value, operand)
+def _equals(operand: Any) -> _Condition:
+    return _compared(operand, lambda value: _equal(value, operand), equal=True)
+
+
+def _compared(
+    operand: Any,
+    holds: Predicate,
+    *,
+    less: bool = False,
+    equal: bool = False,
+    greater: bool = False,
+) -> _Condition:
+    def on_bytes(encoded: bytes | None) -> bool:
+        return holds(_MISSING if encoded is None else decode_plain(encoded))
+
+    if type(operand) in _SCALARS:
+        return _Condition(holds, _items.compare(operand, less, equal, greater, on_bytes))
+    return _Condition(holds, _items.decoded(on_bytes))
 
 
 def _equal(value: Any, operand: Any) -> bool:
@@ -164,21 +216,27 @@ def _equal(value: Any, operand: Any) -> bool:
 # --- operators -----------------------------------------------------------------------------
 
 
-def _operand_equals(_name: str, operand: Any) -> Predicate:
+def _operand_equals(_name: str, operand: Any) -> _Condition:
     _check_plain_depth(operand, MAX_NESTING)
     return _equals(operand)
 
 
-def _negated(make: Callable[[str, Any], Predicate]) -> Callable[[str, Any], Predicate]:
-    def made(name: str, operand: Any) -> Predicate:
-        test = make(name, operand)
-        return lambda value: not test(value)
-
-    return made
+def _negated(make: Callable[[str, Any], _Condition]) -> Callable[[str, Any], _Condition]:
+    return lambda name, operand: _opposite(make(name, operand))
 
 
-def _ordering(compare: Callable[[Any, Any], bool]) -> Callable[[str, Any], Predicate]:
-    def made(name: str, operand: Any) -> Predicate:
+def _opposite(test: _Condition) -> _Condition:
+    return _Condition(lambda value: not test.holds(value), _items.not_(test.encoded))
+
+
+def _ordering(
+    compare: Callable[[Any, Any], bool],
+    *,
+    less: bool = False,
+    equal: bool = False,
+    greater: bool = False,
+) -> Callable[[str, Any], _Condition]:
+    def made(name: str, operand: Any) -> _Condition:
         alike = next((kinds for kinds in _ORDERED if isinstance(operand, kinds)), None)
         if alike is None:
             raise FilterError(
@@ -194,33 +252,36 @@ def _ordering(compare: Callable[[Any, Any], bool]) -> Callable[[str, Any], Predi
             ):  # naive beside aware, a date beside a time
                 return False
 
-        return holds
+        return _compared(operand, holds, less=less, equal=equal, greater=greater)
 
     return made
 
 
-def _one_of(name: str, operand: Any) -> Predicate:
+def _one_of(name: str, operand: Any) -> _Condition:
     if not isinstance(operand, (list, tuple, set, frozenset)):
         raise FilterError(f"{name} takes a list, not {_shown(operand)}")
     for option in operand:
         _check_plain_depth(option, MAX_NESTING)
-    options = tuple(operand)
-    return lambda value: any(_equal(value, option) for option in options)
+    tests = [_equals(option) for option in operand]
+    return _Condition(
+        lambda value: any(test.holds(value) for test in tests),
+        _items.any_of(test.encoded for test in tests),
+    )
 
 
-def _exists(name: str, operand: Any) -> Predicate:
+def _exists(name: str, operand: Any) -> _Condition:
     if not isinstance(operand, bool):
         raise FilterError(f"{name} takes True or False, not {_shown(operand)}")
-    return lambda value: (value is not _MISSING) is operand
+    return _Condition(lambda value: (value is not _MISSING) is operand, _items.exists(operand))
 
 
-_OPERATORS: Final[dict[str, Callable[[str, Any], Predicate]]] = {
+_OPERATORS: Final[dict[str, Callable[[str, Any], _Condition]]] = {
     "$eq": _operand_equals,
     "$ne": _negated(_operand_equals),
-    "$gt": _ordering(lambda value, operand: value > operand),
-    "$gte": _ordering(lambda value, operand: value >= operand),
-    "$lt": _ordering(lambda value, operand: value < operand),
-    "$lte": _ordering(lambda value, operand: value <= operand),
+    "$gt": _ordering(lambda value, operand: value > operand, greater=True),
+    "$gte": _ordering(lambda value, operand: value >= operand, equal=True, greater=True),
+    "$lt": _ordering(lambda value, operand: value < operand, less=True),
+    "$lte": _ordering(lambda value, operand: value <= operand, less=True, equal=True),
     "$in": _one_of,
     "$nin": _negated(_one_of),
     "$exists": _exists,
@@ -229,40 +290,45 @@ _OPERATORS: Final[dict[str, Callable[[str, Any], Predicate]]] = {
 
 # --- combining -----------------------------------------------------------------------------
 
-_Make = Callable[[Any, int], Predicate]
+_Make = Callable[[Any, int], _Condition]
 
 
-def _both(name: str, operand: Any, depth: int, make: _Make) -> Predicate:
+def _both(name: str, operand: Any, depth: int, make: _Make) -> _Condition:
     return _all(_parts(name, operand, depth, make))
 
 
-def _either(name: str, operand: Any, depth: int, make: _Make) -> Predicate:
+def _either(name: str, operand: Any, depth: int, make: _Make) -> _Condition:
     tests = _parts(name, operand, depth, make)
-    return lambda value: any(test(value) for test in tests)
+    return _Condition(
+        lambda value: any(test.holds(value) for test in tests),
+        _items.any_of(test.encoded for test in tests),
+    )
 
 
-def _neither(_name: str, operand: Any, depth: int, make: _Make) -> Predicate:
-    test = make(operand, depth - 1)
-    return lambda value: not test(value)
+def _neither(_name: str, operand: Any, depth: int, make: _Make) -> _Condition:
+    return _opposite(make(operand, depth - 1))
 
 
-def _parts(name: str, operand: Any, depth: int, make: _Make) -> list[Predicate]:
+def _parts(name: str, operand: Any, depth: int, make: _Make) -> list[_Condition]:
     if not isinstance(operand, (list, tuple)) or not operand:
         raise FilterError(f"{name} takes a list of one or more, not {_shown(operand)}")
     return [make(part, depth - 1) for part in operand]
 
 
-_COMBINERS: Final[dict[str, Callable[[str, Any, int, _Make], Predicate]]] = {
+_COMBINERS: Final[dict[str, Callable[[str, Any, int, _Make], _Condition]]] = {
     "$and": _both,
     "$or": _either,
     "$not": _neither,
 }
 
 
-def _all(tests: list[Predicate]) -> Predicate:
+def _all(tests: list[_Condition]) -> _Condition:
     if len(tests) == 1:
         return tests[0]
-    return lambda value: all(test(value) for test in tests)
+    return _Condition(
+        lambda value: all(test.holds(value) for test in tests),
+        _items.all_of(test.encoded for test in tests),
+    )
 
 
 # --- bounds --------------------------------------------------------------------------------

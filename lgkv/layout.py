@@ -89,6 +89,10 @@ class Kind(enum.IntEnum):
     ITEM = 0x32
     VECTORS = 0x33
     VECTOR_SETTINGS = 0x34
+    PACK = 0x3A
+    FIELDS = 0x3B
+    TERMS = 0x3C
+    TERM_COUNTS = 0x3D
     CACHE = 0x40
     # NAMES: kind, ...
     THREAD_NUMBER = 0x50
@@ -97,6 +101,8 @@ class Kind(enum.IntEnum):
     RUN = 0x61
     ITEM_DEADLINE = 0x63
     CACHE_DEADLINE = 0x64
+    FIELD = 0x65
+    POSTING = 0x66
     LATEST = 0x70
 
 

@@ -2,25 +2,44 @@
 
 Item keys begin with a node's number, so a namespace of any length costs its items a few
 bytes, and labels match as wholes. A node counts its items and its children; one that has
-neither is removed. The root is number 0, is not stored and holds no items.
+neither is removed. It also knows the place of its newest item, so that a search can begin
+where it need not look further. The root is number 0, is not stored and holds no items.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Final
 
 from lgkv.errors import CorruptionError
-from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_bytes
-from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields, split_key
+from lgkv.keys import (
+    TEXT_LIMIT_BYTES,
+    decode_text,
+    encode_text,
+    pack_bytes,
+    pack_uint,
+    unpack_bytes,
+    unpack_uint,
+)
+from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
-__all__ = ["Node", "Tree", "Wanted", "find_node", "walk_nodes"]
+__all__ = ["Node", "Paths", "Tree", "Wanted", "find_node", "path_of", "walk_nodes"]
 
 ROOT: Final = 0
+LONG_LABEL_BYTES: Final = TEXT_LIMIT_BYTES // 2
+"""A key holds all of a shorter label, however it is escaped."""
+
+MAX_US: Final = 253_402_300_799_999_999
+"""The last microsecond of the calendar."""
+
+MAX_PATHS: Final = 10_000
+"""As many namespaces' numbers are remembered."""
+
+_BODY: Final = struct.Struct("<8Q")
 
 Wanted = frozenset[str] | None
 """The labels that may stand at one depth of a namespace; None for any."""
@@ -35,6 +54,12 @@ class Node:
     label: bytes
     items: int = 0
     children: int = 0
+    expiring: int = 0
+    """How many of the items have a deadline."""
+    newest: tuple[int, int] = (0, 0)
+    """No item of the node was updated later: microseconds, and the sequence of the put."""
+    last_pack: tuple[int, int] = (0, 0)
+    """The place of the pack that takes the next item, if it is there."""
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -48,6 +73,51 @@ def find_node(snapshot: Snapshot, namespace: Sequence[str]) -> Node | None:
         if node is None:
             return None
     return node
+
+
+class Paths:
+    """The numbers of namespaces, remembered from one snapshot to the next.
+
+    Numbers are given in order and names of removed nodes raise an epoch: while neither
+    counter moves, what was found, and what was not there, stays so.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, int], dict[tuple[str, ...], int | None]] = ((0, 0), {})
+
+    def number(self, snapshot: Snapshot, namespace: tuple[str, ...]) -> int | None:
+        """Return the number of `namespace`, or None; as of `snapshot`, which is no batch."""
+        try:
+            state = snapshot.read_state()
+        except CorruptionError:  # what can be read without the counters stays readable
+            node = find_node(snapshot, namespace)
+            return None if node is None else node.number
+        as_of = state.nodes, state.names_epoch
+        found_as_of, numbers = self._known
+        if found_as_of != as_of or len(numbers) > MAX_PATHS:
+            numbers = {}
+            self._known = as_of, numbers
+        elif namespace in numbers:
+            return numbers[namespace]
+        node = find_node(snapshot, namespace)
+        number = numbers[namespace] = None if node is None else node.number
+        return number
+
+
+def path_of(snapshot: Snapshot, number: int) -> tuple[str, ...]:
+    """Return the namespace of the node with this number, which has items."""
+    labels: list[str] = []
+    while number != ROOT:
+        key = _path_key(number)
+        body = snapshot.get(Table.MEMORY, key)
+        if body is None:
+            raise CorruptionError(Table.MEMORY.label, key, "the namespace of an item is missing")
+        parent, label = _fields(key, body, int, bytes)
+        if not 0 <= parent < number:
+            raise CorruptionError(Table.MEMORY.label, key, "a number of the namespace cannot be")
+        number = parent
+        labels.append(_text(key, label))
+    return tuple(reversed(labels))
 
 
 def walk_nodes(
@@ -92,16 +162,32 @@ def _children(snapshot: Snapshot, parent: int) -> Iterator[Node]:
     Keys sort as labels do, but for those that are cut at the same bytes.
     """
     prefix = bytes((Kind.NODE,)) + pack_uint(parent)
-    found = (_unpack(key, body) for key, body in snapshot.scan(Table.MEMORY, prefix))
-    for _, alike in groupby(found, lambda node: unpack_bytes(pack_bytes(node.label), 0)[0]):
-        yield from sorted(alike, key=lambda node: node.label)
+    alike: list[Node] = []
+    for key, body in snapshot.scan(Table.MEMORY, prefix):
+        node = _unpack(key, body)
+        if alike and _kept(node) != _kept(alike[0]):
+            yield from sorted(alike, key=lambda node: node.label)
+            alike.clear()
+        if len(node.label) < LONG_LABEL_BYTES and not alike:
+            yield node
+        else:
+            alike.append(node)
+    yield from sorted(alike, key=lambda node: node.label)
+
+
+def _kept(node: Node) -> bytes:
+    """Return what a key keeps of the label."""
+    return unpack_bytes(pack_bytes(node.label), 0)[0]
 
 
 def _label(node: Node) -> str:
+    return _text(_node_key(node.parent, node.label), node.label)
+
+
+def _text(key: bytes, label: bytes) -> str:
     try:
-        return decode_text(node.label)
+        return decode_text(label)
     except UnicodeDecodeError as error:
-        key = _node_key(node.parent, node.label)
         raise CorruptionError(Table.MEMORY.label, key, f"a damaged label: {error}") from None
 
 
@@ -114,29 +200,58 @@ def _child(snapshot: Snapshot, parent: int, label: bytes) -> Node | None:
 # --- writing -------------------------------------------------------------------------------
 
 
+class _Memo:
+    """The nodes that earlier changes have read or written, as the file has them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, Node] = {}
+        self.below: dict[tuple[int, str], Node] = {}
+        self.paths: dict[tuple[str, ...], Node] = {}
+
+    def forget(self, node: Node) -> None:
+        """Drop a node that is removed."""
+        del self.nodes[node.number]
+        self.below.pop((node.parent, _label(node)), None)
+        self.paths.clear()
+
+
 class Tree:
-    """The nodes that one change touches: each is read once, and written once by `save`."""
+    """The nodes that one change touches: each is read once, and written once by `save`.
+
+    Those that earlier changes of the process touched are not read again: the batch's memo
+    has them, until somebody else commits or a change fails.
+    """
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._nodes: dict[int, Node] = {}
-        self._below: dict[tuple[int, str], Node] = {}
+        memo = batch.memo.get(_Memo)
+        if memo is None or len(memo.nodes) > MAX_PATHS:
+            memo = batch.memo[_Memo] = _Memo()
+        self._memo: _Memo = memo
+        self._nodes, self._below = memo.nodes, memo.below
         self._changed: set[int] = set()
 
-    def find(self, namespace: Sequence[str]) -> Node | None:
+    def find(self, namespace: tuple[str, ...]) -> Node | None:
         """Return the node of `namespace`, or None."""
-        node: Node | None = None
+        node = self._memo.paths.get(namespace)
+        if node is not None:
+            return node
         for label in namespace:
             node = self._child(ROOT if node is None else node.number, label)
             if node is None:
                 return None
+        if node is not None:
+            self._memo.paths[namespace] = node
         return node
 
-    def make(self, namespace: Sequence[str]) -> Node:
+    def make(self, namespace: tuple[str, ...]) -> Node:
         """Return the node of `namespace`, which has a label, made with its parents if need be."""
-        node = self._have_child(None, namespace[0])
-        for label in namespace[1:]:
-            node = self._have_child(node, label)
+        node = self._memo.paths.get(namespace)
+        if node is None:
+            node = self._have_child(None, namespace[0])
+            for label in namespace[1:]:
+                node = self._have_child(node, label)
+            self._memo.paths[namespace] = node
         return node
 
     def _child(self, parent: int, label: str) -> Node | None:
@@ -184,6 +299,10 @@ class Tree:
         node.items += change
         self._changed.add(node.number)
 
+    def changed(self, node: Node) -> None:
+        """Note that the fields of `node` were set."""
+        self._changed.add(node.number)
+
     def save(self) -> None:
         """Write what has changed, and remove what is empty."""
         pending = [self._nodes[number] for number in self._changed]
@@ -203,16 +322,18 @@ class Tree:
 
     def _remove(self, node: Node) -> None:
         self._changed.discard(node.number)
+        self._memo.forget(node)
         self._batch.delete(Table.MEMORY, _node_key(node.parent, node.label))
         self._batch.delete(Table.MEMORY, _path_key(node.number))
         self._batch.state.names_epoch += 1
 
     def _write(self, node: Node) -> None:
         packed = pack_bytes(node.label)
-        whole = None if unpack_bytes(packed, 0)[1] else node.label
+        whole = b"" if unpack_bytes(packed, 0)[1] else node.label
         key = bytes((Kind.NODE,)) + pack_uint(node.parent) + packed
-        self._batch.put(
-            Table.MEMORY, key, encode_fields([node.number, node.items, node.children, whole])
+        numbers = node.number, node.items, node.children, node.expiring
+        self._batch.set(
+            Table.MEMORY, key, _BODY.pack(*numbers, *node.newest, *node.last_pack) + whole
         )
 
 
@@ -228,16 +349,23 @@ def _path_key(number: int) -> bytes:
 
 
 def _unpack(key: bytes, body: bytes) -> Node:
-    number, items, children, whole = _fields(key, body, int, int, int, (bytes, type(None)))
-    parent, label = split_key(Table.MEMORY, key, 1, "ub")
-    if not parent < number < 1 << 64 or items < 0 or children < 0:
+    if len(body) < _BODY.size:
+        raise CorruptionError(Table.MEMORY.label, key, "the namespace is shorter than its fields")
+    number, items, children, expiring, *places = _BODY.unpack_from(body)
+    try:
+        parent, start = unpack_uint(key, 1)
+        label, whole, end = unpack_bytes(key, start)
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+    if end != len(key):
+        raise CorruptionError(Table.MEMORY.label, key, "the key is longer than its parts")
+    if not parent < number or max(items, children, expiring) >> 63 or places[0] > MAX_US:
         # Numbers grow from parent to child, so no walk down the tree goes round.
         raise CorruptionError(Table.MEMORY.label, key, "a number of the namespace cannot be")
-    if label is None:
-        label = whole
-    if label is None:
-        raise CorruptionError(Table.MEMORY.label, key, "the whole label is missing")
-    return Node(number, parent, label, items, children)
+    if not whole:
+        label = body[_BODY.size :]
+    newest, last_pack = (places[0], places[1]), (places[2], places[3])
+    return Node(number, parent, label, items, children, expiring, newest, last_pack)
 
 
 def _fields(key: bytes, body: bytes, *types: type | tuple[type, ...]) -> list[Any]:

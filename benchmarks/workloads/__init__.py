@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.backends import BASE, INTERVAL, SAVERS, SESSIONS, STORES, Backend
+from benchmarks.backends import (
+    BASE,
+    INTERVAL,
+    PLAIN_STORES,
+    SAVERS,
+    SESSIONS,
+    STORES,
+    WORD_STORES,
+    Backend,
+)
 from benchmarks.workloads.busy_reads import BusyReads
 from benchmarks.workloads.concurrent_graphs import ConcurrentGraphs
 from benchmarks.workloads.concurrent_puts import (
@@ -23,6 +32,7 @@ from benchmarks.workloads.many_threads import ManyThreads
 from benchmarks.workloads.put_history import PutHistory
 from benchmarks.workloads.raw_commits import COMMITTERS, RawCommits
 from benchmarks.workloads.state_steps import DictChannel, OpaqueChannel, WideState
+from benchmarks.workloads.store_items import StoreItems, StoreWords
 from benchmarks.workloads.store_put_get_search import StorePutGetSearch
 
 if TYPE_CHECKING:
@@ -44,6 +54,10 @@ def _short(sizes: Sizes) -> Sizes:
 
 def _long(sizes: Sizes) -> Sizes:
     return replace(sizes, turns=sizes.long_turns, steps=sizes.long_steps, rounds=sizes.long_rounds)
+
+
+def _many_items(sizes: Sizes) -> Sizes:
+    return replace(sizes, items=sizes.long_items)
 
 
 @dataclass(frozen=True)
@@ -108,5 +122,7 @@ SUITES: Final = {
         Suite(ConcurrentGraphs, FILES),
         Suite(BusyReads, FILES),
         Suite(StorePutGetSearch, STORES),
+        Suite(StoreItems, PLAIN_STORES, sized=_many_items),
+        Suite(StoreWords, WORD_STORES),
     )
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, ensure_embeddings, get_text_at_path, tokenize_path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Embedded", "TextIndex"]
 
 WHOLE_VALUE = "$"
+MODES: Final = ("vector", "keyword", "hybrid")
 
 
 @dataclass(slots=True)
@@ -35,7 +36,9 @@ class Embedded:
 
 
 class TextIndex:
-    """Which fields of an item are embedded, and by what.
+    """Which fields of an item are indexed, by which words or embedded by what.
+
+    `mode` is "vector", "keyword" or "hybrid"; by keyword nothing is embedded.
 
     Raises:
         InvalidInputError: The configuration is not one that this store can serve.
@@ -43,22 +46,40 @@ class TextIndex:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config: dict[str, Any] = dict(config)
+        self.mode: str = config.get("mode") or MODES[0]
+        if self.mode not in MODES:
+            raise InvalidInputError(
+                f"index['mode'] is {self.mode!r}: use 'vector', 'keyword' or 'hybrid'"
+            )
         self.dims = _dims(config.get("dims"))
         distance = config.get("distance_type") or METRIC
         if distance != METRIC:
             raise InvalidInputError(
                 f"index['distance_type'] is {distance!r}: only {METRIC!r} is served"
             )
-        if config.get("embed") is None:
-            raise InvalidInputError(
-                "index['embed'] is missing: give a function, or LangChain Embeddings"
-            )
-        self.embeddings: Embeddings = ensure_embeddings(config["embed"])
+        self.embeddings: Embeddings | None = None
+        if self.embeds:
+            if config.get("embed") is None:
+                raise InvalidInputError(
+                    "index['embed'] is missing: give a function, or LangChain Embeddings, "
+                    "or search by words alone with index['mode'] = 'keyword'"
+                )
+            self.embeddings = ensure_embeddings(config["embed"])
         fields = config.get("fields") or [WHOLE_VALUE]
         self._fields = _tokenized(
             [fields] if isinstance(fields, str) else fields, "index['fields']"
         )
         self.config["__tokenized_fields"] = self._fields
+
+    @property
+    def embeds(self) -> bool:
+        """Whether texts are embedded."""
+        return self.mode != "keyword"
+
+    @property
+    def has_words(self) -> bool:
+        """Whether items are found by their words."""
+        return self.mode != "vector"
 
     def texts(self, op: PutOp) -> dict[str, str]:
         """Return the texts to embed for a put, by the path of their field.
@@ -81,12 +102,16 @@ class TextIndex:
 
     def embed(self, documents: Sequence[str], queries: Sequence[str]) -> Embedded:
         """Return the vectors of texts, each of which is given once."""
+        if self.embeddings is None:
+            return Embedded()
         rows = self.embeddings.embed_documents(list(documents)) if documents else []
         asked = [self.embeddings.embed_query(query) for query in queries]
         return self._checked(documents, rows, queries, asked)
 
     async def aembed(self, documents: Sequence[str], queries: Sequence[str]) -> Embedded:
         """Return what `embed` does, all embedded at once."""
+        if self.embeddings is None:
+            return Embedded()
         asked = [self.embeddings.aembed_query(query) for query in queries]
         if documents:
             rows, *answers = await asyncio.gather(

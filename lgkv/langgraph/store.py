@@ -41,11 +41,24 @@ from lgkv.langgraph._sweeper import Sweeper
 from lgkv.memory import MemoryView, Put, StoredItem, check_page
 from lgkv.writer import Change, Pending
 
-__all__ = ["AsyncLgkvStore", "LgkvStore"]
+__all__ = ["AsyncLgkvStore", "FoundItem", "LgkvStore"]
 
 SWEEP_INTERVAL_MINUTES: Final = 5.0
 
+_NO_TTL: Final = TTLConfig()
+
 logger = logging.getLogger("lgkv")
+
+
+class FoundItem(SearchItem):
+    """An item that a search found; `parts` are the scores that its own is made of.
+
+    They are named "vector" and "keyword". What has no score is a plain `SearchItem`.
+    """
+
+    __slots__ = ("parts",)
+
+    parts: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -72,19 +85,29 @@ class LgkvStore(Opening, BaseStore):
     """A LangGraph store on an lgkv file, usable sync and async, from any thread and loop.
 
     `index` configures semantic search, as for LangGraph's own stores: `embed`, `dims`,
-    `fields`. `ttl` configures expiry; times are in minutes.
+    `fields`; and `mode`, which is "vector", "hybrid" (by words as well) or "keyword" (by words
+    alone: neither `embed` nor `dims` is needed). `ttl` configures expiry; times are in
+    minutes. `fields` declares fields that filters find items by, as `{"user": str}`: see
+    `db.memory.declare_fields`; None leaves the file's own declaration as it is.
 
     Raises:
-        InvalidInputError: `index` or `ttl` is not usable.
+        InvalidInputError: `index`, `ttl` or `fields` is not usable.
     """
 
     supports_ttl = True
 
     def __init__(
-        self, db: Database, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None
+        self,
+        db: Database,
+        *,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        fields: Mapping[str, type] | None = None,
     ) -> None:
         super().__init__()
         self._db = db
+        if fields is not None:
+            db.memory.declare_fields(fields)
         self._index = TextIndex(cast("Mapping[str, Any]", index)) if index else None
         self._sweeper: Sweeper | None = None
         self.ttl_config = _checked_ttl(ttl)
@@ -98,6 +121,22 @@ class LgkvStore(Opening, BaseStore):
     def embeddings(self) -> Embeddings | None:
         """What embeds texts; None without an index."""
         return None if self._index is None else self._index.embeddings
+
+    # --- one item ---
+
+    def get(
+        self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None
+    ) -> Item | None:
+        """Return the item, or None: what a batch with one GetOp gives."""
+        if refresh_ttl is None:
+            refresh_ttl = (self.ttl_config or _NO_TTL).get("refresh_on_read", True)
+        op = GetOp(namespace, str(key), refresh_ttl)
+        _check_op(op)
+        with self._view() as view:
+            found = view.get(namespace, op.key, refresh=refresh_ttl)
+        if view.to_refresh:
+            self._refresh(view.to_refresh)
+        return None if found is None else _item(found)
 
     # --- batches ---
 
@@ -134,12 +173,17 @@ class LgkvStore(Opening, BaseStore):
 
     def _plan(self, ops: Iterable[Op]) -> _Plan:
         plan = _Plan()
+        checked: tuple[str, ...] | None = None
         for op in ops:
-            _check_op(op)
             plan.ops.append(op)
             if isinstance(op, PutOp):
+                if op.namespace is not checked:  # puts of one namespace often share it
+                    _check_op(op)
+                    checked = op.namespace
                 plan.puts[op.namespace, str(op.key)] = op
-            elif isinstance(op, SearchOp) and op.query and op.query not in plan.queries:
+                continue
+            _check_op(op)
+            if isinstance(op, SearchOp) and op.query and op.query not in plan.queries:
                 plan.queries.append(op.query)
         if self._index is not None:
             plan.texts = {place: self._index.texts(op) for place, op in plan.puts.items()}
@@ -149,17 +193,29 @@ class LgkvStore(Opening, BaseStore):
         """Return the results, and which items' deadlines the reads move."""
         if not plan.reads:
             return [None] * len(plan.ops), set()
-        omit_expired = bool((self.ttl_config or {}).get("omit_expired", False))
-        with self._db.memory.view(omit_expired=omit_expired) as view:
-            results = [_read_one(view, op, embedded) for op in plan.ops]
+        with self._view() as view:
+            has_words = self._index is not None and self._index.has_words
+            results = [_read_one(view, op, embedded, has_words=has_words) for op in plan.ops]
         return results, view.to_refresh
+
+    def _view(self) -> MemoryView:
+        omit_expired = bool((self.ttl_config or _NO_TTL).get("omit_expired", False))
+        return self._db.memory.view(omit_expired=omit_expired)
 
     def _change(self, plan: _Plan, embedded: Embedded, to_refresh: set[bytes]) -> Change[None]:
         puts = []
         for (namespace, key), op in plan.puts.items():
+            if self._index is None:
+                puts.append(Put(namespace, key, op.value, None, _seconds(op.ttl)))
+                continue
             texts = plan.texts.get((namespace, key), {})
-            vectors = {path: embedded.documents[text] for path, text in texts.items()}
-            puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl)))
+            vectors = (
+                {path: embedded.documents[text] for path, text in texts.items()}
+                if self._index.embeds
+                else None
+            )
+            words = list(texts.values()) if self._index.has_words and texts else None
+            puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl), words))
         return self._db.memory.change(puts, to_refresh)
 
     def _refresh(self, to_refresh: set[bytes]) -> None:
@@ -266,7 +322,7 @@ def _check_tuple(namespace: Any) -> None:
         )
 
 
-def _read_one(view: MemoryView, op: Op, embedded: Embedded) -> Result:
+def _read_one(view: MemoryView, op: Op, embedded: Embedded, *, has_words: bool) -> Result:
     if isinstance(op, GetOp):
         found = view.get(op.namespace, str(op.key), refresh=op.refresh_ttl)
         return None if found is None else _item(found)
@@ -277,6 +333,7 @@ def _read_one(view: MemoryView, op: Op, embedded: Embedded) -> Result:
                 op.namespace_prefix,
                 filter=op.filter,
                 vector=embedded.queries.get(op.query) if op.query else None,
+                text=op.query if op.query and has_words else None,
                 limit=op.limit,
                 offset=op.offset,
                 refresh=op.refresh_ttl,
@@ -305,7 +362,8 @@ def _item(stored: StoredItem) -> Item:
 
 
 def _search_item(stored: StoredItem) -> SearchItem:
-    return SearchItem(
+    kind = SearchItem if stored.parts is None else FoundItem
+    item = kind(
         namespace=stored.namespace,
         key=stored.key,
         value=stored.value,
@@ -313,6 +371,9 @@ def _search_item(stored: StoredItem) -> SearchItem:
         updated_at=stored.updated_at,
         score=stored.score,
     )
+    if isinstance(item, FoundItem) and stored.parts is not None:
+        item.parts = stored.parts
+    return item
 
 
 def _checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:

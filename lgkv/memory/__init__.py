@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
-from lgkv.expiry import due, is_past, move_deadline, now_us, ttl_us
-from lgkv.layout import Kind, Table
-from lgkv.memory.items import (
-    ItemRecord,
-    encode_value,
-    item_key,
-    item_suffix,
-    node_of,
-    pack_item,
-    unpack_item,
-    whole_key,
-)
-from lgkv.memory.view import MemoryView, StoredItem, check_key, check_namespace, check_page
-from lgkv.nodes import Tree
-from lgkv.vectors import VectorSet, common_dims, pack_vectors, set_dims, vector_set
+from lgkv.expiry import due, now_us, ttl_us
+from lgkv.keywords import count_words
+from lgkv.layout import Kind
+from lgkv.memory.checks import check_key, check_namespace, check_page
+from lgkv.memory.fields import read_fields, write_fields
+from lgkv.memory.items import encode_value
+from lgkv.memory.view import MemoryView, SearchPlan, StoredItem
+from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
+from lgkv.memory.writing import apply as apply_puts
+from lgkv.nodes import Paths
+from lgkv.vectors import common_dims, set_dims, vector_set
 from lgkv.writer import Batch, Change
 
-__all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "StoredItem", "check_page"]
-
-SWEEP_ITEMS: Final = 1000
-"""The most expired items that one commit deletes: others need not wait long for the lock."""
+__all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "SearchPlan", "StoredItem", "check_page"]
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """An item to store; with `value` None, to delete.
 
     `vectors` is a mapping from field paths to vectors, a list of vectors, one vector, or None.
+    `text` is what a search by words finds the item by: a str, a list of them, or None.
     """
 
     namespace: tuple[str, ...]
@@ -44,17 +35,7 @@ class Put:
     value: Mapping[str, Any] | None
     vectors: Any = None
     ttl_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A put, checked and encoded outside every lock."""
-
-    namespace: tuple[str, ...]
-    key: str
-    encoded: bytes | None
-    vectors: VectorSet | None
-    ttl_us: int
+    text: str | Sequence[str] | None = None
 
 
 class Memory:
@@ -65,13 +46,15 @@ class Memory:
 
     def __init__(self, connection: Connection, *, clock: Callable[[], int] = now_us) -> None:
         self._connection = connection
+        self._paths = Paths()
         self.clock = clock
 
     # --- reading ---
 
     def view(self, *, omit_expired: bool = True) -> MemoryView:
         """Return a view of the newest commit, to be used in a `with` statement."""
-        return MemoryView(self._connection.snapshot(), self.clock(), omit_expired=omit_expired)
+        snapshot = self._connection.snapshot()
+        return MemoryView(snapshot, self.clock(), self._paths, omit_expired=omit_expired)
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
         """Return the item, or None if there is none or it has expired."""
@@ -84,21 +67,37 @@ class Memory:
         *,
         filter: Mapping[str, Any] | None = None,
         vector: Any = None,
+        text: str | None = None,
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
     ) -> list[StoredItem]:
         """Return items in `prefix` and the namespaces below it that `filter` keeps.
 
-        Without a vector they come newest update first. With one, the nearest by cosine
-        similarity come first, an item counting as its best vector does; items that have no
-        vector follow, with score None.
+        With neither vector nor text they come newest update first. `mode` is "vector",
+        "keyword" or "hybrid"; None goes by what is given.
+
+        "vector": the nearest by cosine similarity come first, an item counting as its best
+        vector does; items that have no vector follow, with score None. "keyword": the items
+        that say a word of `text`, best BM25 score first; the counts behind the scores are
+        those of `prefix`. "hybrid": the best 200 of both, by reciprocal rank fusion; each
+        item's `parts` have its scores in either. Equal scores go by the newest update.
 
         Raises:
             FilterError: The filter has an unknown operator or a wrong operand.
             DimensionMismatchError: The vector is not of the file's dimensions.
+            InvalidInputError: `mode` is none of these, or what it needs is missing.
         """
         with self.view() as view:
-            return view.search(prefix, filter=filter, vector=vector, limit=limit, offset=offset)
+            return view.search(
+                prefix,
+                filter=filter,
+                vector=vector,
+                text=text,
+                mode=mode,
+                limit=limit,
+                offset=offset,
+            )
 
     def namespaces(
         self,
@@ -122,6 +121,43 @@ class Memory:
                 offset=offset,
             )
 
+    def explain(
+        self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None
+    ) -> SearchPlan:
+        """Return how `search` would look for this without a vector, and why.
+
+        Raises:
+            FilterError: As `search` does.
+        """
+        with self.view() as view:
+            return view.explain(prefix, filter=filter)
+
+    # --- declared fields ---
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The declared fields, each with what it sorts as: text, bytes, number or time."""
+        with self._connection.snapshot() as snapshot:
+            return {name: sort for name, (_, sort) in read_fields(snapshot).fields.items()}
+
+    def declare_fields(self, fields: Mapping[str, type]) -> None:
+        """Declare which fields of items have an index, in place of what was declared before.
+
+        `fields` has a type for each name: str, bytes, int, float, bool, Decimal or datetime;
+        numbers are of one kind. A name with dots is a path, as "meta.user". Filters that
+        compare such a field with a value of its type, by equality, `$in` or bounds, then read
+        what can match and not every item. The declaration is part of the file: every process
+        keeps the index from here on. Items that are there already are indexed at once, in one
+        commit; a declaration that is the file's own writes nothing.
+
+        Raises:
+            InvalidInputError: A name is empty, or a type is not one of these.
+        """
+        with self._connection.snapshot() as snapshot:
+            before = read_fields(snapshot)
+        if before.declare(fields).fields != before.fields:
+            self._connection.commit(Change(lambda batch: write_fields(batch, fields)))
+
     # --- writing ---
 
     def put(
@@ -132,10 +168,12 @@ class Memory:
         *,
         vectors: Any = None,
         ttl_seconds: float | None = None,
+        text: str | Sequence[str] | None = None,
     ) -> None:
-        """Store an item, replacing its value, its vectors and its time to live.
+        """Store an item, replacing its value, its vectors, its words and its time to live.
 
         `vectors` is a mapping from field paths to vectors, a list of vectors, or one vector.
+        `text`, a str or a list of them, is what a search by words finds the item by.
 
         Raises:
             InvalidInputError: The namespace, the value or a vector cannot be stored.
@@ -145,7 +183,7 @@ class Memory:
             raise InvalidInputError(
                 "a value is a mapping, not None: use delete() to remove an item"
             )
-        self.put_many([Put(namespace, key, value, vectors, ttl_seconds)])
+        self.put_many([Put(namespace, key, value, vectors, ttl_seconds, text)])
 
     def delete(self, namespace: tuple[str, ...], key: str) -> None:
         """Delete an item with its vectors, if it is there."""
@@ -161,13 +199,15 @@ class Memory:
         It also moves the deadlines of the items in `refresh`, a view's `to_refresh`.
         """
         now = self.clock()
-        prepared = list({(put.namespace, put.key): put for put in map(_prepare, puts)}.values())
+        known: set[tuple[str, ...]] = set()
+        last = {(put.namespace, put.key): put for put in (_prepare(put, known) for put in puts)}
+        prepared = list(last.values())
         dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
 
         def apply(batch: Batch) -> None:
             if dims is not None:
                 set_dims(batch, dims)
-            _apply(batch, prepared, refresh, now)
+            apply_puts(batch, prepared, refresh, now)
 
         return Change(apply)
 
@@ -188,119 +228,33 @@ class Memory:
     def sweep_change(self) -> Change[int]:
         """Return a change that deletes up to 1,000 expired items and gives their number."""
         now = self.clock()
-        return Change(lambda batch: _sweep(batch, now))
+        return Change(lambda batch: sweep(batch, now))
 
 
 # --- preparing -----------------------------------------------------------------------------
 
 
-def _prepare(put: Put) -> _Prepared:
-    if not check_namespace(put.namespace):
-        raise InvalidInputError(
-            "an item cannot be stored in the empty namespace (): give it a label"
-        )
-    check_key(put.key)
-    if put.value is None:
-        return _Prepared(put.namespace, put.key, None, None, 0)
-    return _Prepared(
-        put.namespace,
-        put.key,
-        encode_value(put.value),
-        vector_set(put.vectors),
-        ttl_us(put.ttl_seconds),
+def _prepare(put: Put, known: set[tuple[str, ...]]) -> Prepared:
+    """Return the put, checked and encoded; the namespaces in `known` were checked before."""
+    namespace, key, value, vectors, ttl_seconds, text = put
+    try:
+        is_known = namespace in known
+    except TypeError:  # it is not a tuple of str, which the check says better
+        is_known = False
+    if not is_known:
+        if not check_namespace(namespace):
+            raise InvalidInputError(
+                "an item cannot be stored in the empty namespace (): give it a label"
+            )
+        known.add(namespace)
+    check_key(key)
+    if value is None:
+        return Prepared(namespace, key, None)
+    return Prepared(
+        namespace,
+        key,
+        encode_value(value),
+        None if vectors is None else vector_set(vectors),
+        0 if ttl_seconds is None else ttl_us(ttl_seconds),
+        None if text is None else count_words(text),
     )
-
-
-# --- applying ------------------------------------------------------------------------------
-
-
-def _apply(batch: Batch, puts: list[_Prepared], refresh: Collection[bytes], now: int) -> None:
-    for suffix in refresh:
-        _refresh(batch, suffix, now)
-    tree = Tree(batch)
-    for put in puts:
-        if put.encoded is None:
-            _delete(batch, tree, put)
-        else:
-            _store(batch, tree, put, put.encoded, now)
-    tree.save()
-
-
-def _store(batch: Batch, tree: Tree, put: _Prepared, encoded: bytes, now: int) -> None:
-    node = tree.make(put.namespace)
-    suffix = item_suffix(node.number, put.key)
-    old = _get(batch, suffix)
-    updated = now if old is None else max(now, old.updated_us)
-    created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
-    batch.state.sequence += 1
-    deadline = now + put.ttl_us if put.ttl_us else 0
-    record = ItemRecord(
-        created,
-        updated,
-        batch.state.sequence,
-        put.ttl_us,
-        deadline,
-        whole_key(suffix, put.key),
-        encoded,
-    )
-    batch.put(Table.MEMORY, item_key(suffix), pack_item(record))
-    if put.vectors is not None:
-        batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
-    elif old is not None:
-        batch.delete(Table.MEMORY, _vectors_key(suffix))
-    move_deadline(
-        batch, Kind.ITEM_DEADLINE, suffix, 0 if old is None else old.deadline_us, deadline
-    )
-    if old is None:
-        tree.count_items(node, 1)
-
-
-def _delete(batch: Batch, tree: Tree, put: _Prepared) -> None:
-    node = tree.find(put.namespace)
-    if node is None:
-        return
-    suffix = item_suffix(node.number, put.key)
-    old = _get(batch, suffix)
-    if old is not None:
-        _remove(batch, tree, suffix, old)
-
-
-def _remove(batch: Batch, tree: Tree, suffix: bytes, old: ItemRecord) -> None:
-    batch.delete(Table.MEMORY, item_key(suffix))
-    batch.delete(Table.MEMORY, _vectors_key(suffix))
-    move_deadline(batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
-    tree.count_items(tree.node(node_of(suffix)), -1)
-
-
-def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
-    """Move an item's deadline, unless it was deleted or put anew in the meantime."""
-    record = _get(batch, suffix)
-    if record is None or not record.ttl_us or now + record.ttl_us <= record.deadline_us:
-        return
-    move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
-    record.deadline_us = now + record.ttl_us
-    batch.put(Table.MEMORY, item_key(suffix), pack_item(record))
-
-
-def _sweep(batch: Batch, now: int) -> int:
-    tree = Tree(batch)
-    swept = 0
-    for deadline, suffix in list(islice(due(batch, Kind.ITEM_DEADLINE, now), SWEEP_ITEMS)):
-        record = _get(batch, suffix)
-        if record is None or record.deadline_us != deadline:  # a stray entry of the index
-            move_deadline(batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
-            continue
-        _remove(batch, tree, suffix, record)
-        swept += 1
-    tree.save()
-    return swept
-
-
-def _get(batch: Batch, suffix: bytes) -> ItemRecord | None:
-    key = item_key(suffix)
-    body = batch.get(Table.MEMORY, key)
-    return None if body is None else unpack_item(key, body)
-
-
-def _vectors_key(suffix: bytes) -> bytes:
-    return bytes((Kind.VECTORS,)) + suffix

@@ -1,65 +1,106 @@
-"""Item records: the value of one key in one namespace, with its times.
+"""Item records: where an item is, and the packs of entries that hold the items.
 
-The body is a fixed header (created, updated, sequence, time to live, deadline, length of
-the key that follows), the whole key where the record's own key holds only a cut of it,
-and the value as CBOR.
+A pack is a record with the entries of several items of one namespace, oldest update first.
+It is keyed by the place of its first entry: when that was updated, and the sequence of the
+put. So a namespace's packs, read backwards, give its items newest first, and what a search
+has to read of an item it reads together with its neighbours.
+
+The functions between the two marks below are the reference; `lgkv._items` holds the same
+functions in Cython, and a test demands identical bytes and answers.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
-from lgkv.errors import CorruptionError, InvalidInputError
-from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_bytes, unpack_uint
-from lgkv.layout import Kind, Table, decode_plain, encode_plain, split_key
+from lgkv._items import (
+    entry_place,
+    find_entry,
+    pack_entry,
+    scan_pack,
+    unpack_entry,
+    without_entries,
+)
+from lgkv._plain import decode_mapping, encode_mapping
+from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
+from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_uint
+from lgkv.layout import MAX_VALUE_BYTES, Kind, Table, decode_plain, encode_plain
+from lgkv.snapshot import Snapshot
 
 __all__ = [
+    "PACK_BYTES",
     "ItemRecord",
+    "Place",
+    "checked",
     "encode_value",
+    "entry_place",
+    "find_entry",
     "item_key",
     "item_suffix",
     "node_of",
-    "pack_item",
+    "pack_entry",
+    "pack_key",
+    "packs_of",
+    "place_bytes",
+    "place_of",
+    "read_item",
+    "read_place",
+    "scan_pack",
     "unpack_item",
-    "whole_key",
+    "unpack_place",
+    "without_entries",
 ]
 
-_HEADER: Final = struct.Struct("<5QI")
+T = TypeVar("T")
+
+Place = tuple[int, int]
+"""When something was updated, in microseconds, and the sequence of the put."""
+
+PACK_BYTES: Final = 4000
+"""A pack takes no more entries than fit into this: with its envelope a page of the file."""
+
+_ITEM_KIND: Final = bytes((Kind.ITEM,))
+_PACK_KIND: Final = bytes((Kind.PACK,))
+_ENTRY: Final = struct.Struct("<I5QI")
+_PLACE: Final = struct.Struct(">QQ")
 
 
-@dataclass(slots=True)
-class ItemRecord:
+class ItemRecord(NamedTuple):
     """What is stored of an item; times are microseconds, 0 for none."""
 
-    created_us: int
     updated_us: int
     sequence: int
+    created_us: int
     ttl_us: int
     deadline_us: int
-    whole_key: bytes
-    """The key, if it is too long to stand in the record's own; else empty."""
+    key: bytes
     encoded: bytes
 
-    def value(self, key: bytes) -> dict[str, Any]:
-        """Return the value, decoded anew; `key` is the record's."""
+    def value(self, pack: bytes) -> dict[str, Any]:
+        """Return the value, decoded anew; `pack` is the key of the record it is from."""
+        value = decode_mapping(self.encoded)
+        if value is not None:
+            return value
         try:
             value = decode_plain(self.encoded)
         except ValueError as error:
-            raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+            raise CorruptionError(Table.MEMORY.label, pack, str(error)) from None
         if type(value) is not dict:
-            raise CorruptionError(Table.MEMORY.label, key, "the value is not a mapping")
+            raise CorruptionError(Table.MEMORY.label, pack, "the value is not a mapping")
         return value
 
-    def key_text(self, key: bytes) -> str:
-        """Return the item's key; `key` is the record's."""
-        _, raw = split_key(Table.MEMORY, key, 1, "ub")
+    def key_text(self, pack: bytes) -> str:
+        """Return the item's key; `pack` is as for `value`."""
         try:
-            return decode_text(self.whole_key if raw is None else raw)
+            return decode_text(self.key)
         except UnicodeDecodeError as error:
-            raise CorruptionError(Table.MEMORY.label, key, f"a damaged key: {error}") from None
+            raise CorruptionError(Table.MEMORY.label, pack, f"a damaged key: {error}") from None
+
+    def entry(self) -> bytes:
+        """Return the entry of a pack that `unpack_item` makes this of."""
+        return pack_entry(*self)
 
 
 def encode_value(value: Any) -> bytes:
@@ -68,6 +109,15 @@ def encode_value(value: Any) -> bytes:
     Raises:
         InvalidInputError: It is not a mapping with str keys, or holds what cannot be stored.
     """
+    encoded = encode_mapping(value)
+    if encoded is None:
+        encoded = _encode_any(value)
+    if len(encoded) > MAX_VALUE_BYTES // 2:
+        raise ValueTooLargeError("an item", len(encoded), MAX_VALUE_BYTES // 2)
+    return encoded
+
+
+def _encode_any(value: Any) -> bytes:
     if not isinstance(value, Mapping):
         raise InvalidInputError(
             f"a value is a mapping, not {type(value).__name__}: wrap it in a dict"
@@ -78,14 +128,17 @@ def encode_value(value: Any) -> bytes:
     return encode_plain(dict(value))
 
 
+# --- keys ----------------------------------------------------------------------------------
+
+
 def item_suffix(node: int, key: str) -> bytes:
     """Return what the keys of all records of one item end in."""
     return pack_uint(node) + pack_bytes(encode_text(key))
 
 
 def item_key(suffix: bytes) -> bytes:
-    """Return the key of the item at `suffix`."""
-    return bytes((Kind.ITEM,)) + suffix
+    """Return the key of the record that says where the item at `suffix` is."""
+    return _ITEM_KIND + suffix
 
 
 def node_of(suffix: bytes) -> int:
@@ -93,32 +146,158 @@ def node_of(suffix: bytes) -> int:
     return unpack_uint(suffix, 0)[0]
 
 
-def whole_key(suffix: bytes, key: str) -> bytes:
-    """Return `key` if `suffix` holds only a cut of it, else nothing."""
-    _, start = unpack_uint(suffix, 0)
-    return b"" if unpack_bytes(suffix, start)[1] else encode_text(key)
+def packs_of(node: int) -> bytes:
+    """Return what the keys of a node's packs begin with."""
+    return _PACK_KIND + pack_uint(node)
 
 
-def pack_item(record: ItemRecord) -> bytes:
-    """Return the record's body."""
-    header = _HEADER.pack(
-        record.created_us,
-        record.updated_us,
-        record.sequence,
-        record.ttl_us,
-        record.deadline_us,
-        len(record.whole_key),
-    )
-    return header + record.whole_key + record.encoded
+def pack_key(node: int, place: Place) -> bytes:
+    """Return the key of the pack of `node` that begins at `place`."""
+    return packs_of(node) + place_bytes(place)
 
 
-def unpack_item(key: bytes, body: bytes) -> ItemRecord:
-    """Return the record that `pack_item` made `body` from."""
-    if len(body) < _HEADER.size:
-        raise CorruptionError(Table.MEMORY.label, key, "the item is shorter than its header")
-    created, updated, sequence, ttl, deadline, size = _HEADER.unpack_from(body)
-    start = _HEADER.size + size
-    if start > len(body):
-        raise CorruptionError(Table.MEMORY.label, key, "the item is shorter than its key")
-    whole, encoded = body[_HEADER.size : start], body[start:]
-    return ItemRecord(created, updated, sequence, ttl, deadline, whole, encoded)
+def place_bytes(place: Place) -> bytes:
+    """Return a place as it stands in keys and records: in 16 bytes that sort."""
+    return _PLACE.pack(*place)
+
+
+def place_of(key: bytes) -> Place:
+    """Return the place at which the pack of this key begins."""
+    if len(key) < _PLACE.size:
+        raise CorruptionError(Table.MEMORY.label, key, "the key of a pack is too short")
+    updated, sequence = _PLACE.unpack_from(key, len(key) - _PLACE.size)
+    return updated, sequence
+
+
+# --- records -------------------------------------------------------------------------------
+
+
+def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
+    """Return the key of the pack that the item at `suffix` is in, and its sequence."""
+    body = snapshot.get(Table.MEMORY, item_key(suffix))
+    return None if body is None else unpack_place(suffix, body)
+
+
+def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
+    """Return what `read_place` does; `body` is that of the item's record.
+
+    It has the place of the item's pack, and the item's own sequence in 8 bytes.
+    """
+    if len(body) != _PLACE.size + 8 or not suffix:
+        raise CorruptionError(
+            Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
+        )
+    node = suffix[: 1 + suffix[0]]
+    return _PACK_KIND + node + body[: _PLACE.size], int.from_bytes(body[_PLACE.size :], "big")
+
+
+def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | None:
+    """Return the item at `suffix`, and the key of its pack; None if there is none."""
+    body = snapshot.get(Table.MEMORY, _ITEM_KIND + suffix)
+    if body is None:
+        return None
+    key, sequence = unpack_place(suffix, body)
+    pack = snapshot.get(Table.MEMORY, key)
+    at = -1 if pack is None else checked(key, find_entry, pack, sequence)
+    if pack is None or at < 0:
+        raise CorruptionError(Table.MEMORY.label, key, "the item is not where it should be")
+    return key, unpack_item(key, pack, at)
+
+
+def unpack_item(key: bytes, pack: bytes, at: int) -> ItemRecord:
+    """Return the item whose entry stands at `at` of the pack; `key` is the pack's."""
+    try:
+        return ItemRecord._make(unpack_entry(pack, at))
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+
+
+def checked(key: bytes, read: Callable[..., T], *arguments: Any) -> T:
+    """Return what `read` gives; CorruptionError of the record `key` for its ValueError."""
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+
+
+# --- Python reference: begin ---------------------------------------------------------------
+
+
+def _pack_entry(  # noqa: PLR0917  the fields, in their order
+    updated: int, sequence: int, created: int, ttl: int, deadline: int, key: bytes, value: bytes
+) -> bytes:
+    """Return an item as an entry of a pack."""
+    size = _ENTRY.size + len(key) + len(value)
+    if size > 0xFFFF_FFFF:
+        raise ValueError(f"an item of {size} bytes does not fit into a pack")
+    header = _ENTRY.pack(size, updated, sequence, created, ttl, deadline, len(key))
+    return header + key + value
+
+
+def _entry_end(pack: bytes, at: int) -> int:
+    """Return where the entry at `at` ends; ValueError if it does not fit."""
+    if at < 0 or len(pack) - at < _ENTRY.size:
+        raise ValueError("an entry is shorter than its header")
+    size, *_, key_size = _ENTRY.unpack_from(pack, at)
+    if not _ENTRY.size + key_size <= size <= len(pack) - at:
+        raise ValueError("an entry does not have its size")
+    return int(at + size)
+
+
+def _unpack_entry(pack: bytes, at: int) -> tuple[int, int, int, int, int, bytes, bytes]:
+    """Return the times, the sequence, the key and the value of the entry at `at`."""
+    end = _entry_end(pack, at)
+    _, updated, sequence, created, ttl, deadline, size = _ENTRY.unpack_from(pack, at)
+    start = at + _ENTRY.size
+    key, value = pack[start : start + size], pack[start + size : end]
+    return updated, sequence, created, ttl, deadline, key, value
+
+
+def _entry_place(pack: bytes, at: int) -> tuple[int, int]:
+    """Return when the entry at `at` was updated, and its sequence."""
+    _entry_end(pack, at)
+    _, updated, sequence, *_ = _ENTRY.unpack_from(pack, at)
+    return updated, sequence
+
+
+def _starts(pack: bytes) -> list[int]:
+    starts, at = [], 0
+    while at < len(pack):
+        starts.append(at)
+        at = _entry_end(pack, at)
+    return starts
+
+
+def _find_entry(pack: bytes, sequence: int) -> int:
+    """Return where the entry with this sequence stands, -1 if it is not there."""
+    at = 0
+    while at < len(pack):
+        end = _entry_end(pack, at)
+        if _entry_place(pack, at)[1] == sequence:
+            return at
+        at = end
+    return -1
+
+
+def _without_entries(pack: bytes, sequences: set[int]) -> bytes:
+    """Return the pack without the entries that have these sequences."""
+    kept = [at for at in _starts(pack) if _entry_place(pack, at)[1] not in sequences]
+    return b"".join(pack[at : _entry_end(pack, at)] for at in kept)
+
+
+def _scan_pack(pack: bytes, test: Callable[[bytes], bool] | None, now: int) -> list[int]:
+    """Return where the entries stand that `test` keeps and that have not ended by `now`.
+
+    With 0 for `now` none has ended; without a test all are kept.
+    """
+    found = []
+    for at in _starts(pack):
+        *_, deadline, _, value = _unpack_entry(pack, at)
+        if now and 0 < deadline <= now:
+            continue
+        if test is None or test(value):
+            found.append(at)
+    return found
+
+
+# --- Python reference: end -----------------------------------------------------------------

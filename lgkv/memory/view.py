@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from lgkv.errors import CorruptionError, InvalidInputError
+from lgkv.errors import CorruptionError
 from lgkv.expiry import is_past, needs_refresh
-from lgkv.filters import Predicate, compile_filter
+from lgkv.filters import Test, compile_encoded
 from lgkv.keys import pack_uint
-from lgkv.layout import Kind, Table
-from lgkv.memory.items import ItemRecord, item_key, item_suffix, unpack_item
-from lgkv.nodes import Node, Wanted, find_node, walk_nodes
+from lgkv.keywords import best_by_words, fuse
+from lgkv.layout import Table
+from lgkv.memory.checks import check_key, check_mode, check_namespace, check_page
+from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
+from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item
+from lgkv.memory.listing import list_namespaces
+from lgkv.memory.recency import Found, newest_first
+from lgkv.nodes import Node, Paths, path_of, walk_nodes
 from lgkv.snapshot import Snapshot
 from lgkv.vectors import (
     best_scores,
@@ -32,18 +37,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-__all__ = ["MemoryView", "StoredItem", "check_key", "check_namespace", "check_page"]
+__all__ = ["MemoryView", "SearchPlan", "StoredItem"]
 
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-ANY_LABEL: Final = "*"
+FUSED: Final = 200
+"""As many of the best by words, and by vector, are fused."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredItem:
+class StoredItem(NamedTuple):
     """An item as it was read; the value is the caller's own.
 
-    `score` is the cosine similarity that a search by vector gave it, None without one.
-    Times are aware, in UTC; `expires_at` is None for an item that stays.
+    `score` is what a search by vector or by words gave it, None without one, and `parts` are
+    the scores that it is made of, by "vector" and "keyword". Times are aware, in UTC;
+    `expires_at` is None for an item that stays.
     """
 
     namespace: tuple[str, ...]
@@ -53,6 +59,21 @@ class StoredItem:
     updated_at: datetime.datetime
     score: float | None = None
     expires_at: datetime.datetime | None = None
+    parts: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """How a search goes about it, and why.
+
+    `plan` is "field" where the index of a declared field names what can match, `entries`
+    items in all; else "recency": the items are tested one after the other, newest first.
+    """
+
+    plan: str
+    field: str | None
+    entries: int | None
+    reason: str
 
 
 @dataclass(slots=True)
@@ -64,6 +85,7 @@ class _Candidate:
     updated_us: int = 0
     sequence: int = 0
     score: float | None = None
+    parts: Mapping[str, float] | None = None
 
 
 class MemoryView:
@@ -73,8 +95,11 @@ class MemoryView:
     `refresh` and whose deadline is due to be moved are gathered in `to_refresh`.
     """
 
-    def __init__(self, snapshot: Snapshot, now_us: int, *, omit_expired: bool) -> None:
-        self._snapshot, self._now, self._omit = snapshot, now_us, omit_expired
+    def __init__(
+        self, snapshot: Snapshot, now_us: int, paths: Paths, *, omit_expired: bool
+    ) -> None:
+        self._snapshot, self._now, self._paths = snapshot, now_us, paths
+        self._ended_by = now_us if omit_expired else 0
         self.to_refresh: set[bytes] = set()
 
     def __enter__(self) -> Self:
@@ -87,17 +112,14 @@ class MemoryView:
         self, namespace: tuple[str, ...], key: str, *, refresh: bool = False
     ) -> StoredItem | None:
         """Return the item, or None."""
-        node = find_node(self._snapshot, check_namespace(namespace))
-        if node is None:
+        number = self._paths.number(self._snapshot, check_namespace(namespace))
+        if number is None:
             return None
-        suffix = item_suffix(node.number, check_key(key))
-        body = self._snapshot.get(Table.MEMORY, item_key(suffix))
-        if body is None:
+        suffix = item_suffix(number, check_key(key))
+        found = read_item(self._snapshot, suffix)
+        if found is None or self._hides(found[1]):
             return None
-        record = unpack_item(item_key(suffix), body)
-        if self._hides(record):
-            return None
-        return self._read(_Candidate(namespace, suffix), record, refresh=refresh)
+        return self._item(namespace, suffix, *found, refresh=refresh)
 
     def search(
         self,
@@ -105,32 +127,58 @@ class MemoryView:
         *,
         filter: Mapping[str, Any] | None = None,
         vector: Any = None,
+        text: str | None = None,
+        mode: str | None = None,
         limit: int = 10,
         offset: int = 0,
         refresh: bool = False,
     ) -> list[StoredItem]:
         """Return the items under `prefix` that `filter` keeps, from `offset` on.
 
-        Without a vector they come newest update first. With one, the nearest come first, an
-        item counting as its best vector does; those that have no vector follow, newest first.
+        They come as `Memory.search` has it.
         """
         check_namespace(prefix)
         check_page(limit, offset)
-        test = compile_filter(filter)
-        keeps = test if filter else None
-        query = None if vector is None else check_vector(vector, "the query vector")
-        if query is not None:
-            check_dims(read_settings(self._snapshot), query.size)
-        if query is not None:
-            ordered = self._by_score(prefix, query, keeps)
-        else:
+        mode = check_mode(mode, vector, text)
+        test = compile_encoded(filter)
+        if text is not None and mode != "vector":
+            ranked = self._by_words(prefix, text, test)
+            if mode == "hybrid":
+                ranked = self._fused(prefix, vector, ranked, test)
+            return [
+                self._item(each.namespace, each.suffix, *self._record(each), each.score,
+                           parts=each.parts, refresh=refresh)
+                for each in islice(ranked, offset, offset + limit)
+            ]  # fmt: skip
+        if vector is None:
+            match = find_matches(self._snapshot, read_fields(self._snapshot), filter)
             ordered = (
-                one
-                for one in _newest_first(self._candidates(prefix))
-                if keeps is None or self._passes(one, keeps)
+                self._newest(prefix, test) if match is None else self._matched(match, prefix, test)
             )
-        page = islice(ordered, offset, offset + limit)
-        return [self._read(one, self._record(one), refresh=refresh) for one in page]
+            page = islice(ordered, offset, offset + limit)
+            return [self._found(one, refresh=refresh) for one in page]
+        scored = islice(self._nearest(prefix, vector, test), offset, offset + limit)
+        return [self._read(one, refresh=refresh) for one in scored]
+
+    def vectors(self, namespace: tuple[str, ...], key: str) -> NDArray[np.float32] | None:
+        """Return the vectors of an item, of shape (count, dims); None if it has none."""
+        number = self._paths.number(self._snapshot, check_namespace(namespace))
+        if number is None:
+            return None
+        found = get_vectors(self._snapshot, item_suffix(number, check_key(key)))
+        return None if found is None else found.rows
+
+    def explain(
+        self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None
+    ) -> SearchPlan:
+        """Return how `search` would look for this without a query."""
+        check_namespace(prefix)
+        compile_encoded(filter)
+        index = read_fields(self._snapshot)
+        match = find_matches(self._snapshot, index, filter)
+        if match is None:
+            return SearchPlan("recency", None, None, why_not(index, filter))
+        return SearchPlan("field", match.name, len(match.entries), "the index has few enough items")
 
     def namespaces(
         self,
@@ -146,28 +194,75 @@ class MemoryView:
         Each must begin with every one of `prefixes` and end with every one of `suffixes`, in
         which "*" stands for any label.
         """
-        check_page(limit, offset)
-        if max_depth is not None and (not isinstance(max_depth, int) or max_depth < 0):
-            raise InvalidInputError(f"max_depth is {max_depth!r}: give 0 or more, or None")
-        found: list[tuple[str, ...]] = []
-        last: tuple[str, ...] | None = None
-        for namespace, node in walk_nodes(self._snapshot, _wanted(prefixes)):
-            cut = namespace[:max_depth]
-            if len(found) == offset + limit:
-                break
-            if cut != last and _ends_with(namespace, suffixes) and self._shows(node):
-                found.append(cut)
-                last = cut
-        return found[offset:]
+        return list_namespaces(
+            self._snapshot, self._shows, prefixes, suffixes, max_depth, limit, offset
+        )
+
+    # --- by words ---
+
+    def _by_words(
+        self, prefix: tuple[str, ...], text: str, test: Test | None
+    ) -> Iterator[_Candidate]:
+        """Yield the items that say a word of `text`, best first, then newest first."""
+        nodes = {node.number: namespace for namespace, node in self._nodes_under(prefix)}
+        scores = best_by_words(self._snapshot, nodes.keys(), text)
+        ordered = sorted(scores.items(), key=lambda each: -each[1])
+        for score, equal in groupby(ordered, lambda each: each[1]):
+            alike = [
+                _Candidate(nodes[node_of(suffix)], suffix, score=score, parts={"keyword": score})
+                for suffix, _ in equal
+            ]
+            yield from self._newest_of(alike, test)
+
+    def _fused(
+        self, prefix: tuple[str, ...], vector: Any, ranked: Iterator[_Candidate], test: Test | None
+    ) -> Iterator[_Candidate]:
+        """Yield the best by words and the best by vector in the order of both together."""
+        by_words = list(islice(ranked, FUSED))
+        nearest = islice(self._nearest(prefix, vector, test), FUSED)
+        by_vector = [each for each in nearest if each.score is not None]
+        found = {each.suffix: each for each in (*by_vector, *by_words)}
+        parts: dict[bytes, dict[str, float]] = {suffix: {} for suffix in found}
+        for name, ranking in (("keyword", by_words), ("vector", by_vector)):
+            for each in ranking:
+                parts[each.suffix][name] = each.score or 0.0
+        scores = fuse([[each.suffix for each in ranking] for ranking in (by_words, by_vector)])
+        for score, equal in groupby(
+            sorted(scores.items(), key=lambda each: -each[1]), lambda each: each[1]
+        ):
+            alike = [
+                _Candidate(found[suffix].namespace, suffix, score=score, parts=parts[suffix])
+                for suffix, _ in equal
+            ]
+            yield from self._newest_of(alike, None)
 
     # --- parts ---
 
-    def _candidates(self, prefix: tuple[str, ...]) -> Iterator[_Candidate]:
-        for namespace, node in self._nodes_under(prefix):
-            for key, body in self._snapshot.scan(Table.MEMORY, _items_of(node)):
-                record = unpack_item(key, body)
-                if not self._hides(record):
-                    yield _Candidate(namespace, key[1:], record.updated_us, record.sequence)
+    def _nearest(
+        self, prefix: tuple[str, ...], vector: Any, test: Test | None
+    ) -> Iterator[_Candidate]:
+        query = check_vector(vector, "the query vector")
+        check_dims(read_settings(self._snapshot), query.size)
+        return self._by_score(prefix, query, test)
+
+    def _newest(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
+        return newest_first(self._snapshot, self._nodes_under(prefix), test, self._ended_by)
+
+    def _matched(self, match: Match, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
+        known: dict[int, tuple[str, ...] | None] = {}
+
+        def namespace_of(node: int) -> tuple[str, ...] | None:
+            if node not in known:
+                path = path_of(self._snapshot, node)
+                known[node] = path if path[: len(prefix)] == prefix else None
+            return known[node]
+
+        return matched(self._snapshot, match, namespace_of, test, self._ended_by)
+
+    def _candidates(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[_Candidate]:
+        for found in self._newest(prefix, test):
+            suffix = item_suffix(found.node, found.record().key_text(found.key))
+            yield _Candidate(found.namespace, suffix, *found.place)
 
     def _nodes_under(self, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
         for namespace, node in walk_nodes(
@@ -177,23 +272,23 @@ class MemoryView:
                 yield namespace, node
 
     def _by_score(
-        self, prefix: tuple[str, ...], query: NDArray[np.float32], keeps: Predicate | None
+        self, prefix: tuple[str, ...], query: NDArray[np.float32], test: Test | None
     ) -> Iterator[_Candidate]:
         """Yield the scored candidates, best first, then those without vectors, newest first.
 
         Without a filter only what has vectors is read, unless the caller goes on to the rest.
         """
         kept: list[_Candidate] | None = None
-        if keeps is not None:
-            kept = [one for one in self._candidates(prefix) if self._passes(one, keeps)]
+        if test is not None:
+            kept = list(self._candidates(prefix, test))
         vectors = self._vectors(prefix) if kept is None else self._vectors_of(kept)
         scored = self._scored(vectors, query)
         scored.sort(key=lambda one: -(one.score or 0.0))
         for _, equal in groupby(scored, lambda one: one.score):
-            yield from self._newest_of(list(equal))
+            yield from self._newest_of(list(equal), None)
         done = {one.suffix for one in scored}
-        rest = self._candidates(prefix) if kept is None else kept
-        yield from _newest_first(one for one in rest if one.suffix not in done)
+        rest = self._candidates(prefix, None) if kept is None else kept
+        yield from (one for one in rest if one.suffix not in done)
 
     def _scored(
         self, vectors: Iterator[tuple[_Candidate, NDArray[np.float32]]], query: NDArray[np.float32]
@@ -223,118 +318,75 @@ class MemoryView:
             if vectors is not None:
                 yield candidate, vectors.rows
 
-    def _newest_of(self, equal: list[_Candidate]) -> Iterator[_Candidate]:
-        """Yield candidates of one score, newest first, without what is hidden."""
+    def _newest_of(self, equal: list[_Candidate], test: Test | None) -> Iterator[_Candidate]:
+        """Yield candidates of one score, newest first, without what is hidden or refused."""
         shown: list[_Candidate] = []
         for candidate in equal:
-            record = self._record(candidate)
+            key, record = self._record(candidate)
             candidate.updated_us, candidate.sequence = record.updated_us, record.sequence
-            if not self._hides(record):
+            if not self._hides(record) and (
+                test is None or checked(key, test.holds, record.encoded)
+            ):
                 shown.append(candidate)
-        yield from _newest_first(shown)
+        yield from sorted(shown, key=lambda one: (one.updated_us, one.sequence), reverse=True)
 
-    def _passes(self, candidate: _Candidate, keeps: Predicate) -> bool:
-        return keeps(self._record(candidate).value(item_key(candidate.suffix)))
+    def _record(self, candidate: _Candidate) -> tuple[bytes, ItemRecord]:
+        found = read_item(self._snapshot, candidate.suffix)
+        if found is None:
+            raise CorruptionError(
+                Table.MEMORY.label, candidate.suffix, "the item was found and cannot be read"
+            )
+        return found
 
-    def _record(self, candidate: _Candidate) -> ItemRecord:
-        key = item_key(candidate.suffix)
-        body = self._snapshot.get(Table.MEMORY, key)
-        if body is None:
-            raise CorruptionError(Table.MEMORY.label, key, "the item was found and cannot be read")
-        return unpack_item(key, body)
+    def _read(self, found: _Candidate, *, refresh: bool) -> StoredItem:
+        return self._item(
+            found.namespace, found.suffix, *self._record(found), found.score, refresh=refresh
+        )
 
-    def _read(self, found: _Candidate, record: ItemRecord, *, refresh: bool) -> StoredItem:
+    def _found(self, found: Found, *, refresh: bool) -> StoredItem:
+        record = found.record()
+        suffix = item_suffix(found.node, record.key_text(found.key))
+        return self._item(found.namespace, suffix, found.key, record, refresh=refresh)
+
+    def _item(
+        self,
+        namespace: tuple[str, ...],
+        suffix: bytes,
+        pack: bytes,
+        record: ItemRecord,
+        score: float | None = None,
+        *,
+        parts: Mapping[str, float] | None = None,
+        refresh: bool,
+    ) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
-            self.to_refresh.add(found.suffix)
-        key = item_key(found.suffix)
+            self.to_refresh.add(suffix)
         try:
-            created, updated = _time(record.created_us), _time(record.updated_us)
+            updated = _time(record.updated_us)
+            is_first = record.created_us == record.updated_us
+            created = updated if is_first else _time(record.created_us)
             expires = _time(record.deadline_us) if record.deadline_us else None
         except OverflowError as error:
-            raise CorruptionError(Table.MEMORY.label, key, f"a damaged time: {error}") from None
+            raise CorruptionError(Table.MEMORY.label, pack, f"a damaged time: {error}") from None
         return StoredItem(
-            found.namespace,
-            record.key_text(key),
-            record.value(key),
+            namespace,
+            record.key_text(pack),
+            record.value(pack),
             created,
             updated,
-            found.score,
+            score,
             expires,
+            parts if parts or score is None else {"vector": score},
         )
 
     def _hides(self, record: ItemRecord) -> bool:
-        return self._omit and is_past(record.deadline_us, self._now)
+        return self._ended_by > 0 and is_past(record.deadline_us, self._ended_by)
 
     def _shows(self, node: Node) -> bool:
-        if not node.items or not self._omit:
+        if node.items > node.expiring or not self._ended_by:
             return node.items > 0
-        items = self._snapshot.scan(Table.MEMORY, _items_of(node))
-        return any(not self._hides(unpack_item(key, body)) for key, body in items)
-
-
-# --- checking ------------------------------------------------------------------------------
-
-
-def check_namespace(namespace: Any) -> tuple[str, ...]:
-    """Return `namespace`; InvalidInputError unless it is a tuple of str that are not empty."""
-    if not isinstance(namespace, tuple):
-        raise InvalidInputError(
-            f"a namespace is a tuple of str, not {namespace!r}: write ('users', '42')"
-        )
-    for label in namespace:
-        if not isinstance(label, str) or not label:
-            raise InvalidInputError(
-                f"the label {label!r} of namespace {namespace!r} is not a str, or empty"
-            )
-    return namespace
-
-
-def check_key(key: Any) -> str:
-    """Return `key`; InvalidInputError unless it is a str."""
-    if not isinstance(key, str):
-        raise InvalidInputError(f"a key is a str, not {key!r}: convert it with str()")
-    return key
-
-
-def check_page(limit: Any, offset: Any) -> None:
-    """Raise InvalidInputError unless both are whole numbers, 0 or more."""
-    for name, number in (("limit", limit), ("offset", offset)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise InvalidInputError(f"{name} is {number!r}: give a whole number, 0 or more")
-
-
-# --- small parts ---------------------------------------------------------------------------
-
-
-def _newest_first(candidates: Iterable[_Candidate]) -> list[_Candidate]:
-    return sorted(candidates, key=lambda one: (one.updated_us, one.sequence), reverse=True)
-
-
-def _items_of(node: Node) -> bytes:
-    return bytes((Kind.ITEM,)) + pack_uint(node.number)
+        return any(True for _ in newest_first(self._snapshot, [((), node)], None, self._ended_by))
 
 
 def _time(microseconds: int) -> datetime.datetime:
     return EPOCH + datetime.timedelta(microseconds=microseconds)
-
-
-def _wanted(prefixes: Sequence[Sequence[str]]) -> list[Wanted]:
-    """Return the labels that all of `prefixes` together allow at each depth."""
-    wanted: list[Wanted] = [None] * max((len(prefix) for prefix in prefixes), default=0)
-    for prefix in prefixes:
-        for depth, label in enumerate(prefix):
-            if label != ANY_LABEL:
-                allowed = wanted[depth]
-                wanted[depth] = frozenset((label,)) if allowed is None else allowed & {label}
-    return wanted
-
-
-def _ends_with(namespace: tuple[str, ...], suffixes: Sequence[Sequence[str]]) -> bool:
-    return all(
-        len(suffix) <= len(namespace)
-        and all(
-            pattern in (ANY_LABEL, label)
-            for pattern, label in zip(reversed(suffix), reversed(namespace), strict=False)
-        )
-        for suffix in suffixes
-    )

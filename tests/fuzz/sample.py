@@ -42,7 +42,9 @@ def make_sample(path: str) -> None:
     with golden.standing_clock() as clock:
         golden.write_all(path, clock)
         with lgkv.open(path) as db:
-            store = LgkvStore(db, index=STORE_INDEX)
+            store = LgkvStore(db, index=STORE_INDEX, fields={"n": int, "who": str})
+            db.memory.put(("words",), "said", {"who": "bob"}, text="some words, some more")
+            db.memory.put(("words",), "also", {"who": "eve"}, text="words")
             for number in range(6):
                 value = {"text": f"note {number} " * 40, "n": number, "tags": ["a", {"b": number}]}
                 store.put(("notes", str(number % 2)), f"note {number}", value)
@@ -126,6 +128,11 @@ def _reads_of_memory(db: lgkv.Database) -> Iterator[Call]:
             "nearest of filtered",
             lambda: memory.search((), vector=nearest, filter={"n": {"$gte": 0}}, limit=9),
         ),
+        ("field", lambda: memory.search((), filter={"who": {"$in": ["bob", "eve"]}})),
+        ("explain", lambda: memory.explain((), filter={"n": {"$lt": 3}})),
+        ("fields", lambda: memory.fields),
+        ("words", lambda: memory.search((), text="some words")),
+        ("words in", lambda: memory.search(("words",), text="words", vector=nearest)),
         ("namespaces", memory.namespaces),
         ("namespaces in", lambda: store.list_namespaces(prefix=("notes",), max_depth=1)),
         ("due", memory.has_due),
@@ -168,6 +175,9 @@ def writes(db: lgkv.Database) -> Iterator[Call]:
         ("put new", lambda: store.put(("notes", "new"), "new", {"text": "new"})),
         ("delete", lambda: store.delete(("users", "bob"), "tea")),
         ("delete long", lambda: store.delete(("notes", LABEL), golden.LONG)),
+        ("put words", lambda: db.memory.put(("words",), "said", {"who": "al"}, text="other words")),
+        ("delete words", lambda: db.memory.delete(("words",), "also")),
+        ("declare", lambda: db.memory.declare_fields({"n": float, "tags": str})),
         ("sweep", db.memory.sweep),
     ):
         yield Call(f"store {name}", "memory", run)

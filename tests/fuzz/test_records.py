@@ -74,7 +74,7 @@ BOMBS: Final = {
 def test_compressed_bomb_is_refused_before_there_is_room_made_for_it(
     trial: Trial, bomb: str
 ) -> None:
-    for kind in ("ITEM", "PIECE"):
+    for kind in ("PACK", "PIECE"):
         table, key, _ = trial.sample.records[kind][0]
         damage = Damage(table, key, (key, seal(table, key, FLAG_COMPRESSED, BOMBS[bomb])))
         found = trial.open(damage)

@@ -71,11 +71,12 @@ def fill(db: lgkv.Database) -> None:
     )
     db.checkpoints.prune(["delta"])  # leaves a carrier
     db.checkpoints.put("wide", checkpoint("1", **{f"channel {n}": n for n in range(40)}))
+    db.memory.declare_fields({"n": int})
     for number in range(4):
         space, key = ("user", str(number % 2)), "key " * (1 if number else 99)
         db.memory.put(
             space, f"{key}{number}", {"n": number, "text": "y" * 400},
-            vectors=[1.0, number], ttl_seconds=1e6 if number % 2 else None,
+            vectors=[1.0, number], ttl_seconds=1e6 if number % 2 else None, text="some words",
         )  # fmt: skip
         db.cache.set(space, key, {"cached": number}, ttl_seconds=None if number % 2 else 1e6)
 
@@ -108,6 +109,9 @@ def read_all(db: lgkv.Database) -> dict[str, Any]:
     note("threads", db.threads)
     note("search", lambda: db.memory.search((), limit=100))
     note("vectors", lambda: db.memory.search((), vector=[1.0, 0.5], limit=100))
+    note("field", lambda: db.memory.search((), filter={"n": {"$gte": 0}}))
+    note("words", lambda: db.memory.search((), text="words"))
+    note("fields", lambda: db.memory.fields)
     note("namespaces", db.memory.namespaces)
     for number in range(4):
         space, key = ("user", str(number % 2)), "key " * (1 if number else 99)
@@ -266,10 +270,10 @@ class TestDamage:
             for error in self.damage_found(damaged, good):
                 assert (error.database, error.key) == (table.label, key), (kind, bit)
                 noticed.add(kind)
-        # What an index entry says stands in its key: its body is empty, and is not read. Paths of
-        # namespaces and the counters are read by writers only.
+        # What an index entry says stands in its key: its body is empty, and is not read. The words
+        # of an item are read by writers only; without the counters reading does without memory.
         unread = {"LATEST", "RUN", "ITEM_DEADLINE", "CACHE_DEADLINE"}
-        assert tried.keys() - noticed <= unread | {"NODE_PATH", "lgkv.state"}
+        assert tried.keys() - noticed <= unread | {"TERMS", "lgkv.state"}
 
     @staticmethod
     def damage_found(path: str, good: dict[str, Any]) -> list[CorruptionError]:
@@ -292,6 +296,7 @@ class TestDamage:
         Path(damaged).write_bytes(with_flipped_bit(Path(filled).read_bytes(), record, 40))
         with lgkv.open(damaged) as db:
             assert db.checkpoints.get("t") is not None
+            assert db.memory.get(("user", "0"), "key " * 99 + "0") is not None
             with pytest.raises(CorruptionError) as caught:
                 db.checkpoints.put("t", checkpoint("9"))
             assert caught.value.key == b"lgkv.state"
@@ -300,7 +305,7 @@ class TestDamage:
         self, filled: str, tmp_path: Path
     ) -> None:
         damaged = str(tmp_path / "damaged.lgkv")
-        record = next(r for t, key, r in self.records(filled) if kind_of(t, key) == "ITEM")
+        record = next(r for t, key, r in self.records(filled) if kind_of(t, key) == "PACK")
         Path(damaged).write_bytes(with_flipped_bit(Path(filled).read_bytes(), record, 99))
         with lgkv.open(damaged) as db:
             db.checkpoints.put("new", checkpoint("1", m=[1]))

@@ -52,9 +52,11 @@ class TestNumbers:
             "CHECKPOINT": 0x20, "WRITES": 0x21, "CARRIER": 0x23,
             "PIECE": 0x24, "FRAME": 0x25,
             "NODE": 0x30, "NODE_PATH": 0x31, "ITEM": 0x32, "VECTORS": 0x33, "VECTOR_SETTINGS": 0x34,
+            "PACK": 0x3A, "FIELDS": 0x3B, "TERMS": 0x3C, "TERM_COUNTS": 0x3D,
             "CACHE": 0x40,
             "THREAD_NUMBER": 0x50, "CACHE_NUMBER": 0x52,
-            "RUN": 0x61, "ITEM_DEADLINE": 0x63, "CACHE_DEADLINE": 0x64, "LATEST": 0x70,
+            "RUN": 0x61, "ITEM_DEADLINE": 0x63, "CACHE_DEADLINE": 0x64,
+            "FIELD": 0x65, "POSTING": 0x66, "LATEST": 0x70,
         }  # fmt: skip
 
 

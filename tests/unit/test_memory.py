@@ -27,7 +27,7 @@ from lgkv.errors import (
 )
 from lgkv.layout import Kind, Table
 from lgkv.memory import SWEEP_ITEMS, Put
-from lgkv.memory.items import unpack_item
+from lgkv.memory.items import pack_entry
 from lgkv.writer import Change
 
 UTC = datetime.timezone.utc
@@ -708,25 +708,59 @@ def test_closed_database_refuses(path: str) -> None:
         db.memory.put(NS, "k", {})
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\x00" * 43, b"\x00" * 40 + b"\xff" * 4, b"\x00" * 44 + b"\xff"]
-)
-def test_damaged_item_is_named(db: lgkv.Database, body: bytes) -> None:
-    db.memory.put(NS, "k", {"v": 1})
+def key_of(db: lgkv.Database, kind: Kind) -> bytes:
     with db._connection.snapshot() as snapshot:
-        key = next(snapshot.keys(Table.MEMORY, bytes((Kind.ITEM,))))
+        return next(snapshot.keys(Table.MEMORY, bytes((kind,))))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x00" * 47,
+        b"\x30" + b"\x00" * 46,
+        b"\x00" * 48,
+        b"\x31" + b"\x00" * 47,
+        b"\x30" + b"\x00" * 43 + b"\x01\x00\x00\x00",
+        b"\x30" + b"\x00" * 47 + b"\x01",
+    ],
+)
+def test_damaged_pack_is_named(db: lgkv.Database, body: bytes) -> None:
+    db.memory.put(NS, "k", {"v": 1})
+    key = key_of(db, Kind.PACK)
     db._connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
-    for read in (lambda: db.memory.get(NS, "k"), lambda: db.memory.search(())):
+    for read in (
+        lambda: db.memory.get(NS, "k"),
+        lambda: db.memory.search(()),
+        lambda: db.memory.put(NS, "k", {}),
+        lambda: db.memory.delete(NS, "k"),
+    ):
         with pytest.raises(CorruptionError) as caught:
             read()
         assert (caught.value.database, caught.value.key) == ("memory", key)
 
 
-def test_record_holds_a_long_key_whole_and_a_short_one_not(db: lgkv.Database) -> None:
-    db.memory.put(NS, LONG, {})
-    db.memory.put(NS, "k" * 200, {})
-    with db._connection.snapshot() as snapshot:
-        records = [
-            unpack_item(key, body) for key, body in snapshot.scan(Table.MEMORY, bytes((Kind.ITEM,)))
-        ]
-    assert sorted(len(record.whole_key) for record in records) == [0, 100_000]
+@pytest.mark.parametrize("body", [b"", b"\x00" * 23, b"\x00" * 24, b"\x00" * 25])
+def test_damaged_place_of_an_item_is_named(db: lgkv.Database, body: bytes) -> None:
+    db.memory.put(NS, "k", {"v": 1})
+    key = key_of(db, Kind.ITEM)
+    db._connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
+    for read in (lambda: db.memory.get(NS, "k"), lambda: db.memory.put(NS, "k", {})):
+        with pytest.raises(CorruptionError, match=r"place|where") as caught:
+            read()
+        assert caught.value.database == "memory"
+    assert keys(db.memory.search(())) == ["k"]
+
+
+def test_value_that_is_no_mapping_is_damage(db: lgkv.Database) -> None:
+    db.memory.put(NS, "k", {"v": 1})
+    key = key_of(db, Kind.PACK)
+    for value, named in ((b"\x81\x01", "not a mapping|CBOR"), (b"\xa1\x61", "damaged CBOR")):
+        pack = pack_entry(1, 1, 1, 0, 0, b"k", value)
+        db._connection.commit(Change(lambda batch, pack=pack: batch.put(Table.MEMORY, key, pack)))
+        for read in (
+            lambda: db.memory.get(NS, "k"),
+            lambda: db.memory.search(()),
+            lambda: db.memory.search((), filter={"v": {"$ne": {}}}),
+        ):
+            with pytest.raises(CorruptionError, match=named):
+                read()

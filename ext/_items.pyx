@@ -1,0 +1,173 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
+"""The hot loops of the store: packs of items, and filters on values as they are encoded.
+
+A *pack* holds the entries of several items, one behind the other. `lgkv/memory/items.py` has
+the same functions in Python, with an underscore before their names. A `Test` says of a value
+in CBOR what the predicate of `lgkv.filters` says of the value itself, and makes no objects of
+it. Nothing here keeps state or does I/O.
+"""
+
+cimport cython
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from libc.math cimport INFINITY, NAN, ldexp
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+cdef extern from "Python.h":
+    double PyFloat_AS_DOUBLE(object number)
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
+
+include "cbor.pxi"
+include "tests.pxi"
+
+# On disk: DO NOT RENUMBER.
+cdef enum:
+    AT_UPDATED = 4
+    AT_SEQUENCE = 12
+    AT_CREATED = 20
+    AT_TTL = 28
+    AT_DEADLINE = 36
+    AT_KEY_BYTES = 44
+    HEADER_BYTES = 48
+
+
+# --- Numbers as they are stored ---------------------------------------------------------------
+
+
+cdef inline uint64_t _little(const unsigned char* data, int size) noexcept nogil:
+    cdef uint64_t number = 0
+    while size:
+        size -= 1
+        number = number << 8 | data[size]
+    return number
+
+
+cdef inline void _set_little(unsigned char* data, uint64_t number, int size) noexcept nogil:
+    cdef int at
+    for at in range(size):
+        data[at] = <unsigned char>(number & 0xFF)
+        number >>= 8
+
+
+# --- Packs ------------------------------------------------------------------------------------
+
+
+def pack_entry(
+    uint64_t updated, uint64_t sequence, uint64_t created, uint64_t ttl, uint64_t deadline,
+    bytes key not None, bytes value not None,
+) -> bytes:
+    """Return an item as an entry of a pack."""
+    cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key)
+    cdef Py_ssize_t size = HEADER_BYTES + key_size + PyBytes_GET_SIZE(value)
+    if size > 0xFFFFFFFF:
+        raise ValueError(f"an item of {size} bytes does not fit into a pack")
+    cdef bytes entry = PyBytes_FromStringAndSize(NULL, size)
+    cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(entry)
+    _set_little(out, size, 4)
+    _set_little(out + AT_UPDATED, updated, 8)
+    _set_little(out + AT_SEQUENCE, sequence, 8)
+    _set_little(out + AT_CREATED, created, 8)
+    _set_little(out + AT_TTL, ttl, 8)
+    _set_little(out + AT_DEADLINE, deadline, 8)
+    _set_little(out + AT_KEY_BYTES, key_size, 4)
+    memcpy(out + HEADER_BYTES, PyBytes_AS_STRING(key), key_size)
+    memcpy(out + HEADER_BYTES + key_size, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    return entry
+
+
+cdef inline Py_ssize_t _entry_end(
+    const unsigned char* data, Py_ssize_t at, Py_ssize_t size
+) except -1:
+    """Return where the entry at *at* ends; ValueError if it does not fit."""
+    cdef Py_ssize_t length
+    if at < 0 or size - at < HEADER_BYTES:
+        raise ValueError("an entry is shorter than its header")
+    length = _little(data + at, 4)
+    if length > size - at or length < HEADER_BYTES or (
+        <Py_ssize_t>_little(data + at + AT_KEY_BYTES, 4) > length - HEADER_BYTES
+    ):
+        raise ValueError("an entry does not have its size")
+    return at + length
+
+
+def unpack_entry(
+    bytes pack not None, Py_ssize_t at
+) -> tuple[int, int, int, int, int, bytes, bytes]:
+    """Return the times, the sequence, the key and the value of the entry at *at*."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
+    cdef Py_ssize_t end = _entry_end(data, at, PyBytes_GET_SIZE(pack))
+    cdef const unsigned char* entry = data + at
+    cdef Py_ssize_t key_size = _little(entry + AT_KEY_BYTES, 4)
+    cdef Py_ssize_t start = HEADER_BYTES + key_size
+    return (
+        _little(entry + AT_UPDATED, 8), _little(entry + AT_SEQUENCE, 8),
+        _little(entry + AT_CREATED, 8), _little(entry + AT_TTL, 8),
+        _little(entry + AT_DEADLINE, 8),
+        PyBytes_FromStringAndSize(<const char*>entry + HEADER_BYTES, key_size),
+        PyBytes_FromStringAndSize(<const char*>entry + start, end - at - start),
+    )
+
+
+def entry_place(bytes pack not None, Py_ssize_t at) -> tuple[int, int]:
+    """Return when the entry at *at* was updated, and its sequence."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
+    _entry_end(data, at, PyBytes_GET_SIZE(pack))
+    return _little(data + at + AT_UPDATED, 8), _little(data + at + AT_SEQUENCE, 8)
+
+
+def find_entry(bytes pack not None, uint64_t sequence) -> int:
+    """Return where the entry with this sequence stands, -1 if it is not there."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(pack)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t end
+    while at < size:
+        end = _entry_end(data, at, size)
+        if _little(data + at + AT_SEQUENCE, 8) == sequence:
+            return at
+        at = end
+    return -1
+
+
+def without_entries(bytes pack not None, set sequences not None) -> bytes:
+    """Return the pack without the entries that have these sequences."""
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(pack)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t end
+    cdef bytes rest = PyBytes_FromStringAndSize(NULL, size)
+    cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(rest)
+    cdef Py_ssize_t length = 0
+    while at < size:
+        end = _entry_end(data, at, size)
+        if _little(data + at + AT_SEQUENCE, 8) not in sequences:
+            memcpy(out + length, data + at, end - at)
+            length += end - at
+        at = end
+    return rest[:length]
+
+
+def scan_pack(bytes pack not None, Test test, uint64_t now) -> list[int]:
+    """Return where the entries stand that *test* keeps and that have not ended by *now*.
+
+    With 0 for *now* none has ended; without a test all are kept.
+    """
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(pack)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t end, start
+    cdef uint64_t deadline
+    cdef list found = []
+    while at < size:
+        end = _entry_end(data, at, size)
+        deadline = _little(data + at + AT_DEADLINE, 8)
+        if not (now and deadline and deadline <= now):
+            start = at + HEADER_BYTES + <Py_ssize_t>_little(data + at + AT_KEY_BYTES, 4)
+            if test is None or _holds(test, data, start, end, 0):
+                found.append(at)
+        at = end
+    return found
