@@ -12,8 +12,9 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 from lgkv.codec.shelf import Shelf
 from lgkv.datafile import FileId, file_id
@@ -21,12 +22,39 @@ from lgkv.env import Environment, Options, Snapshot, prepare
 from lgkv.errors import ClosedError, InvalidInputError
 from lgkv.writer import Change, Writer
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Companion", "Connection", "connect"]
 
 T = TypeVar("T")
 
 MODES: Final = ("c", "w", "r")
 DURABILITIES: Final = ("full", "interval")
+
+
+class Companion(Protocol):
+    """What a layer above keeps for an open file, one for all handles of the process."""
+
+    def close(self) -> None:
+        """Come to an end before the file is closed; may wait, and may be called again."""
+        ...
+
+    def close_if_idle(self) -> bool:
+        """Come to an end if that needs no waiting; return whether it did."""
+        ...
+
+    def before_fork(self) -> None:
+        """Come to rest."""
+        ...
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what is the parent's."""
+        ...
+
+
+C = TypeVar("C", bound=Companion)
 
 
 class _Shared:
@@ -37,13 +65,20 @@ class _Shared:
         self.writer = Writer(self.env)
         self.shelf = Shelf(options.cache_bytes)
         self.handles = 0
+        self.companions: dict[type, Companion] = {}
 
     def close(self) -> None:
+        for companion in list(self.companions.values()):
+            companion.close()
         self.writer.close()
         self.env.close()
 
     def close_if_idle(self) -> bool:
-        return self.writer.close_if_idle() and self.env.close_if_idle()
+        return (
+            all(companion.close_if_idle() for companion in list(self.companions.values()))
+            and self.writer.close_if_idle()
+            and self.env.close_if_idle()
+        )
 
 
 class _Registry:
@@ -123,11 +158,15 @@ class _Registry:
     def before_fork(self) -> None:
         self.lock.acquire()
         for shared in self.open.values():
+            for companion in shared.companions.values():
+                companion.before_fork()
             shared.env.before_fork()
 
     def after_fork_in_parent(self) -> None:
         for shared in self.open.values():
             shared.env.after_fork_in_parent()
+            for companion in shared.companions.values():
+                companion.after_fork_in_parent()
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -136,6 +175,8 @@ class _Registry:
             shared.env.after_fork_in_child()
             shared.writer.after_fork_in_child()
             shared.shelf.after_fork_in_child()
+            for companion in shared.companions.values():
+                companion.after_fork_in_child()
 
 
 _registry: Final = _Registry()
@@ -186,6 +227,16 @@ class Connection:
     def shelf(self) -> Shelf:
         """What memory holds of stored elements."""
         return self._shared.shelf
+
+    def companion(self, kind: type[C], make: Callable[[Environment, Writer], C]) -> C:
+        """Return the process's one object of `kind` for this file, made if there is none yet."""
+        self._check()
+        found = self._shared.companions.get(kind)
+        if found is None:
+            found = self._shared.companions.setdefault(
+                kind, make(self._shared.env, self._shared.writer)
+            )
+        return cast("C", found)
 
     @property
     def closed(self) -> bool:

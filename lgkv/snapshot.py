@@ -154,6 +154,14 @@ class Snapshot:
         record = self._txn.get(key, None, self._databases[table])
         return None if record is None else open_record(table, key, record)
 
+    def mapped(self, table: Table, key: bytes) -> memoryview | None:
+        """Return the record under `key` where it is mapped, or None.
+
+        It is not checked, and must not be touched once the snapshot has ended.
+        """
+        record: memoryview | None = self._txn.get(key, None, self._databases[table])
+        return record
+
     def has(self, table: Table, prefix: bytes) -> bool:
         """Whether a key begins with `prefix`."""
         cursor = self._txn.cursor(self._databases[table])

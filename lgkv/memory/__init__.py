@@ -12,6 +12,8 @@ from lgkv.keywords import count_words
 from lgkv.layout import Kind
 from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.items import encode_value
+from lgkv.memory.nearest import Meaning
+from lgkv.memory.semantic import Vectors
 from lgkv.memory.view import (
     MemoryView,
     SearchPlan,
@@ -23,10 +25,19 @@ from lgkv.memory.view import (
 from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
 from lgkv.memory.writing import apply as apply_puts
 from lgkv.nodes import Paths
-from lgkv.vectors import common_dims, set_dims, vector_set
+from lgkv.vectors import IndexConfig, VectorIndex, VectorState, common_dims, vector_set
 from lgkv.writer import Batch, Change
 
-__all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "SearchPlan", "StoredItem", "check_page"]
+__all__ = [
+    "SWEEP_ITEMS",
+    "Memory",
+    "MemoryView",
+    "Put",
+    "SearchPlan",
+    "StoredItem",
+    "Vectors",
+    "check_page",
+]
 
 
 class Put(NamedTuple):
@@ -53,6 +64,7 @@ class Memory:
     def __init__(self, connection: Connection, *, clock: Callable[[], int] = now_us) -> None:
         self._connection = connection
         self._paths = Paths()
+        self._meaning = Meaning(connection.companion(VectorIndex, VectorIndex))
         self.clock = clock
 
     # --- reading ---
@@ -60,7 +72,9 @@ class Memory:
     def view(self, *, omit_expired: bool = True) -> MemoryView:
         """Return a view of the newest commit, to be used in a `with` statement."""
         snapshot = self._connection.snapshot()
-        return MemoryView(snapshot, self.clock(), self._paths, omit_expired=omit_expired)
+        return MemoryView(
+            snapshot, self.clock(), self._paths, self._meaning, omit_expired=omit_expired
+        )
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
         """Return the item, or None if there is none or it has expired."""
@@ -199,23 +213,34 @@ class Memory:
         """Store and delete items in one commit; the last put of an item counts."""
         self._connection.commit(self.change(puts))
 
-    def change(self, puts: Iterable[Put], refresh: Collection[bytes] = ()) -> Change[None]:
+    def change(
+        self,
+        puts: Iterable[Put],
+        refresh: Collection[bytes] = (),
+        config: IndexConfig | None = None,
+    ) -> Change[None]:
         """Return the change that `put_many` commits, all of it checked and encoded.
 
-        It also moves the deadlines of the items in `refresh`, a view's `to_refresh`.
+        It also moves the deadlines of the items in `refresh`, a view's `to_refresh`. `config`
+        says how the vectors are to be compared and stored, if these are the file's first, and
+        is checked against what the file has if they are not.
         """
         now = self.clock()
         known: set[tuple[str, ...]] = set()
         last = {(put.namespace, put.key): put for put in (_prepare(put, known) for put in puts)}
         prepared = list(last.values())
         dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
+        after: list[VectorState] = []
 
         def apply(batch: Batch) -> None:
-            if dims is not None:
-                set_dims(batch, dims)
-            apply_puts(batch, prepared, refresh, now)
+            state = apply_puts(batch, prepared, refresh, now, config)
+            after[:] = [] if state is None else [state]
 
-        return Change(apply)
+        def committed(_: None) -> None:
+            if after and dims is not None:
+                self._meaning.index.noticed(after[0], dims)
+
+        return Change(apply, committed)
 
     # --- expiry ---
 
