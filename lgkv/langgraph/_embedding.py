@@ -15,13 +15,13 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, ensure_embeddings, get_text_at_path, tokenize_path
 
 from lgkv.errors import DimensionMismatchError, InvalidInputError
-from lgkv.vectors import METRIC, check_rows
+from lgkv.vectors import IndexConfig, check_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Embedded", "TextIndex"]
+__all__ = ["Embedded", "TextIndex", "vector_config"]
 
 WHOLE_VALUE = "$"
 MODES: Final = ("vector", "keyword", "hybrid")
@@ -52,11 +52,6 @@ class TextIndex:
                 f"index['mode'] is {self.mode!r}: use 'vector', 'keyword' or 'hybrid'"
             )
         self.dims = _dims(config.get("dims"))
-        distance = config.get("distance_type") or METRIC
-        if distance != METRIC:
-            raise InvalidInputError(
-                f"index['distance_type'] is {distance!r}: only {METRIC!r} is served"
-            )
         self.embeddings: Embeddings | None = None
         if self.embeds:
             if config.get("embed") is None:
@@ -65,6 +60,8 @@ class TextIndex:
                     "or search by words alone with index['mode'] = 'keyword'"
                 )
             self.embeddings = ensure_embeddings(config["embed"])
+        self.vectors = vector_config(config, self.embeddings)
+        """How vectors are compared and stored, and of which model they are."""
         fields = config.get("fields") or [WHOLE_VALUE]
         self._fields = _tokenized(
             [fields] if isinstance(fields, str) else fields, "index['fields']"
@@ -142,6 +139,19 @@ class TextIndex:
                 checked.shape[1], self.dims, "set index['dims'] to what index['embed'] gives"
             )
         return dict(zip(texts, checked, strict=True))
+
+
+def vector_config(config: Mapping[str, Any], embeddings: Embeddings | None) -> IndexConfig:
+    """Return what the configuration says about vectors.
+
+    Without a name for the model the embedding's own is taken, as LangChain's classes have it.
+    """
+    model = config.get("model")
+    for name in ("model", "model_name", "model_id"):
+        own = getattr(embeddings, name, None)
+        if model is None and isinstance(own, str) and own:
+            model = own
+    return IndexConfig(config.get("distance_type"), config.get("storage"), model)
 
 
 def _dims(dims: Any) -> int | None:
