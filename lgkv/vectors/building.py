@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lgkv.env import Environment
-from lgkv.errors import ClosedError, LgkvError
+from lgkv.errors import ClosedError, CorruptionError, LgkvError
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.directory import Directory
 from lgkv.vectors.graph import Graph, graph_bytes
 from lgkv.vectors.planning import IndexOptions
 from lgkv.vectors.ranking import Records
+from lgkv.vectors.saving import drop_graph, load_graph, save_graph
 from lgkv.vectors.settings import VectorState
 from lgkv.vectors.tuning import NEAREST, WIDTHS, Tuning
-from lgkv.writer import Writer
+from lgkv.writer import Change, Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,9 @@ __all__ = ["Builder", "tail_limit"]
 ASIDE_ROWS: Final = 1024
 LIVE_ROWS: Final = 64
 """So many vectors are added at a time, to a graph that is built aside or is in use."""
+
+SAVED_GROWTH: Final = 0.1
+"""A graph is saved again when so much of it is new."""
 
 TOMBSTONES: Final = 0.3
 """Beyond this part of dead vectors a graph is built anew."""
@@ -82,6 +86,8 @@ class Builder:
         self._aside: Graph | None = None
         self._why_not = "the graph is not built yet"
         self._tuned_at = 0
+        self._saved_at = 0
+        self._damaged = False
         self._useless_below = 0.0
         self._last_put = 0.0
         self._asked = False
@@ -181,7 +187,7 @@ class Builder:
 
     def configure(self, options: IndexOptions) -> None:
         """Take new options; a graph in use is put aside and tuned to them."""
-        self.options = options
+        self.options = options  # first: who tunes by others begins again
         self._tuned_at = 0
         with self._lock:
             graph, self._graph = self._graph, None
@@ -228,7 +234,7 @@ class Builder:
                 )
                 return False
             self._check_generation(directory)
-            graph = self._target(directory)
+            graph = self._target(snapshot, directory)
             chunk = self._chunk(snapshot, directory, graph)
         if chunk is None:
             return self._finish(graph, directory)
@@ -260,12 +266,43 @@ class Builder:
         if self._aside is not None and self._aside.settings.generation != generation:
             self._aside = None
 
-    def _target(self, directory: Directory) -> Graph:
+    def _target(self, snapshot: Snapshot, directory: Directory) -> Graph:
         """Return the graph to work on: the one in use, unless one is or has to be built aside."""
         graph = self._graph if self._aside is None else self._aside
         if graph is None:
-            graph = self._aside = Graph(directory.settings)
+            graph = self._load(snapshot, directory)
+            if graph is None:
+                graph = Graph(directory.settings)
+            self._aside = graph
         return graph
+
+    def _load(self, snapshot: Snapshot, directory: Directory) -> Graph | None:
+        """Return the graph that the file has; None without one, or if it is damaged."""
+        if self._damaged:
+            return None
+        try:
+            found = load_graph(snapshot, directory, self._env.map_epoch)
+        except CorruptionError as error:
+            self._damaged = True
+            logger.warning("the saved graph of %s is built anew: %s", self._env.path, error)
+            return None
+        if found is None:
+            return None
+        graph, saved = found
+        self._saved_at = len(graph)
+        self._tuned_at = graph.living
+        if saved.recall != self.options.recall:
+            graph.width = 0
+        return graph
+
+    def _save(self, graph: Graph) -> None:
+        """Save the graph in the file, if it has grown by much since."""
+        if self._damaged:
+            self._writer.commit(Change(drop_graph))
+            self._damaged, self._saved_at = False, 0
+        if len(graph) - self._saved_at > SAVED_GROWTH * len(graph):
+            save_graph(self._writer, graph, self.options.recall, self._stop.is_set)
+            self._saved_at = len(graph)
 
     def _chunk(
         self, snapshot: Snapshot, directory: Directory, graph: Graph
@@ -295,20 +332,22 @@ class Builder:
         with self._resting, graph.changing():
             graph.bury(dead)
         if graph.tombstones > TOMBSTONES * len(graph):
-            if graph is self._graph:
-                self._aside = Graph(directory.settings)
-                return True
-            if graph is self._aside:
-                self._aside = None
-                return True
-        if graph.width and graph is self._graph and graph.living < RETUNE * self._tuned_at:
-            return False
-        return self._publish(graph)
+            self._aside, self._saved_at = Graph(directory.settings), 0
+            return True
+        if graph.width and graph.living < RETUNE * self._tuned_at:
+            self._graph, self._aside = graph, None
+        elif not self._publish(graph):
+            return graph is self._aside and not self._stop.is_set()
+        if not self._env.options.read_only:
+            self._save(graph)
+        return False
 
     def _publish(self, graph: Graph) -> bool:
+        """Tune the graph and let searches use it; return whether that was possible."""
+        options = self.options
         tuning = Tuning(self._env, self._directory, self._stop)
-        width, found = tuning.tune(graph, list(self.queries), self.options.recall)
-        if self._stop.is_set():
+        width, found = tuning.tune(graph, list(self.queries), options.recall)
+        if self._stop.is_set() or options is not self.options:
             return False
         self._tuned_at = graph.living
         self._aside = None

@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import hnswlib
@@ -20,7 +21,7 @@ from lgkv.vectors.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LINKS", "Graph", "graph_bytes"]
+__all__ = ["LINKS", "Graph", "Links", "graph_bytes"]
 
 LINKS: Final = 16
 """HNSW's M: so many links a vector has on the upper levels, twice as many on the lowest."""
@@ -28,6 +29,8 @@ LINKS: Final = 16
 CONSTRUCTION_WIDTH: Final = 200
 FIRST_SIZE: Final = 1 << 14
 SEED: Final = 100
+MOST_LEVELS: Final = 64
+_LINK_BYTES: Final = 4
 
 
 def graph_bytes(vectors: int, dims: int) -> int:
@@ -35,10 +38,65 @@ def graph_bytes(vectors: int, dims: int) -> int:
     return vectors * (4 * dims + 8 * LINKS + 4 + 8 + 60)
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What a graph is without its vectors: `count` of them, numbered in the order they came.
+
+    `lowest` has a row of octets for each: how many links, whether it is dead, the links.
+    `upper` has the links of the upper levels, for those that are on such, in their order.
+    """
+
+    labels: NDArray[np.uint64]
+    levels: NDArray[np.int32]
+    lowest: NDArray[np.uint8]
+    upper: NDArray[np.uint8]
+    entry: int
+    max_level: int
+
+    def check(self) -> None:
+        """Raise ValueError unless every number is in its range: hnswlib trusts them."""
+        count = len(self.labels)
+        width, upper_bytes = _LINK_BYTES * (2 * LINKS + 1), _LINK_BYTES * (LINKS + 1)
+        levels = self.levels
+        if not count or levels.shape != (count,) or self.lowest.shape != (count, width):
+            raise ValueError("the arrays do not go together")
+        if levels.min() < 0 or levels.max() > MOST_LEVELS or levels.max() != self.max_level:
+            raise ValueError("a level is out of its range")
+        if self.upper.shape != (upper_bytes * int(levels.sum()),):
+            raise ValueError("the upper levels do not have their size")
+        if not 0 <= self.entry < count or levels[self.entry] != self.max_level:
+            raise ValueError("the entry point is out of its range")
+        if len(np.unique(self.labels)) != count:
+            raise ValueError("a label is there twice")
+        for rows, most in ((self.lowest, 2 * LINKS), (self.upper.reshape(-1, upper_bytes), LINKS)):
+            words = rows.view("<u4")
+            if rows.size and (int(rows.view("<u2")[:, 0].max()) > most or _beyond(words, count)):
+                raise ValueError("a link is out of its range")
+
+    @property
+    def dead(self) -> NDArray[np.bool_]:
+        """Which vectors were marked dead."""
+        dead: NDArray[np.bool_] = self.lowest[:, 2] != 0
+        return dead
+
+    def neighbours(self, number: int) -> NDArray[np.uint32]:
+        """Return what a vector is linked to on the lowest level."""
+        words: NDArray[np.uint32] = self.lowest[number].view("<u4")
+        return words[1 : 1 + int(words[0] & 0xFFFF)]
+
+
+def _beyond(words: NDArray[np.uint32], count: int) -> bool:
+    """Whether a link is to none of `count` vectors; what stands behind the links has no sense."""
+    counted = np.arange(words.shape[1] - 1)[None, :] < (words[:, :1] & 0xFFFF)
+    return bool((words[:, 1:][counted] >= count).any())
+
+
 class Graph:
     """A graph of vectors by label. Every label below `covered` that was alive is in it."""
 
-    def __init__(self, settings: Settings, index: Any | None = None) -> None:
+    def __init__(
+        self, settings: Settings, index: Any | None = None, *, first_size: int = FIRST_SIZE
+    ) -> None:
         self.settings = settings
         self.covered = 1
         self.width = 0
@@ -46,7 +104,7 @@ class Graph:
         self._space = "l2" if settings.metric == "l2" else "ip"
         if index is None:
             index = hnswlib.Index(self._space, settings.dims)
-            index.init_index(FIRST_SIZE, LINKS, CONSTRUCTION_WIDTH, SEED)
+            index.init_index(first_size, LINKS, CONSTRUCTION_WIDTH, SEED)
         self._index = index
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -118,6 +176,60 @@ class Graph:
             self._leave()
         keys = -distances[0] if self._space == "l2" else 1 - distances[0]
         return labels[0].astype(np.uint64, copy=False), keys
+
+    # --- as it is saved ---
+
+    def links(self) -> Links | None:
+        """Return the graph without its vectors; None while it is being changed."""
+        if not self._enter():
+            return None
+        try:
+            state = self._index.__getstate__()[0]
+        finally:
+            self._leave()
+        count = state["cur_element_count"]
+        rows = state["data_level0"].view(np.uint8).reshape(-1, state["size_data_per_element"])
+        at = state["label_offset"]
+        return Links(
+            rows[:count, at : at + 8].copy().view("<u8")[:, 0],
+            state["element_levels"][:count].copy(),
+            rows[:count, : state["offset_data"]].copy(),
+            state["link_lists"].view(np.uint8).copy(),
+            int(state["enterpoint_node"]),
+            int(state["max_level"]),
+        )
+
+    @classmethod
+    def of_links(cls, settings: Settings, links: Links, rows: NDArray[np.float32]) -> Graph:
+        """Return the graph that was saved; `rows` are its vectors, as `add` takes them.
+
+        Raises:
+            ValueError: The links cannot be those of a graph.
+        """
+        links.check()
+        empty = cls(settings, first_size=1)
+        state = empty._index.__getstate__()[0]
+        count, vector_at, label_at = len(rows), state["offset_data"], state["label_offset"]
+        data = np.zeros((count, state["size_data_per_element"]), np.uint8)
+        data[:, :vector_at] = links.lowest
+        data[:, vector_at:label_at] = np.ascontiguousarray(rows).view(np.uint8)
+        data[:, label_at:] = links.labels.astype("<u8")[:, None].view(np.uint8)
+        state.update(
+            max_elements=count,
+            cur_element_count=count,
+            ep_added=True,
+            has_deletions=bool(links.dead.any()),
+            enterpoint_node=links.entry,
+            max_level=links.max_level,
+            element_levels=links.levels,
+            label_lookup_external=links.labels,
+            label_lookup_internal=np.arange(count, dtype=np.uint32),
+            data_level0=data.reshape(-1).view(np.int8),
+            link_lists=links.upper.view(np.int8),
+        )
+        graph = cls(settings, hnswlib.Index(state))
+        graph._buried = set(links.labels[links.dead].tolist())
+        return graph
 
     # --- changing; inside `changing` ---
 

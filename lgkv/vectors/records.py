@@ -192,7 +192,8 @@ class VectorChanges:
     def _log(self, state: VectorState, entry: Entry) -> None:
         state.sequence += 1
         if not state.vectors:  # who follows finds nothing, and needs no log for it
-            self.batch.delete_range(Table.MEMORY, bytes((Kind.VECTOR_LOG,)))
+            for kind in (Kind.VECTOR_LOG, Kind.VECTOR_GRAPH):
+                self.batch.delete_range(Table.MEMORY, bytes((kind,)))
             state.first = state.sequence + 1
             return
         body = encode_fields(
