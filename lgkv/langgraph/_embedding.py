@@ -7,7 +7,7 @@ Each text of a batch is embedded once, documents by `embed_documents` and querie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,6 +95,18 @@ class TextIndex:
                 found.update((f"{path}.{number}", text) for number, text in enumerate(texts))
         return found
 
+    def texts_at(self, value: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
+        """Return the texts of an item at the paths that `texts` gave, as far as they are there."""
+        found: dict[str, str] = {}
+        for path in paths:
+            base, _, number = path.rpartition(".")
+            several = _texts_of(value, base) if base and number.isdecimal() else []
+            if len(several) > 1:
+                found.update((path, text) for text in several[int(number) : int(number) + 1])
+            else:
+                found.update((path, text) for text in _texts_of(value, path)[:1])
+        return found
+
     # --- embedding ---
 
     def embed(self, documents: Sequence[str], queries: Sequence[str]) -> Embedded:
@@ -168,6 +180,10 @@ def _tokenized(paths: Any, what: str) -> list[tuple[str, str | list[str]]]:
             f"{what} is {paths!r}: give a list of paths such as ['text', 'parts[*].text']"
         )
     return [(path, path if path == WHOLE_VALUE else tokenize_path(path)) for path in paths]
+
+
+def _texts_of(value: Any, path: str) -> list[str]:
+    return get_text_at_path(value, path if path == WHOLE_VALUE else tokenize_path(path))
 
 
 def _texts(op: PutOp, path: str, tokens: str | list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -229,6 +229,31 @@ class LgkvStore(Opening, BaseStore):
         if to_refresh and not self._db.read_only:
             change = self._db.memory.change((), to_refresh)
             self._db.submit(change).add_done_callback(_log_failure)
+
+    # --- another embedding model ---
+
+    def reindex(
+        self, *, batch_size: int = 256, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Embed the stored texts again with this store's model; return of how many items.
+
+        For a file whose vectors are of another model, metric or storage. Searches by stores
+        with the old one go on until all is done; `progress` is told how many items are done, and
+        about how many there are. Calling again after a crash goes on where that was left off.
+
+        Raises:
+            InvalidInputError: The store has no embedding.
+        """
+        index = self._index
+        if index is None or index.embeddings is None:
+            raise InvalidInputError("there is nothing to embed with: set index['embed']")
+        return self._db.vectors.reindex(
+            index.embeddings.embed_documents,
+            index.texts_at,
+            index.vectors,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
     # --- expiry ---
 

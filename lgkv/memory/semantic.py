@@ -7,8 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from lgkv.connection import Connection
+from lgkv.memory.reindexing import Embed, Progress, TextsOf, reindex
 from lgkv.memory.view import MemoryView
-from lgkv.vectors import IndexOptions, Plan, Settings, VectorIndex, read_settings, read_state
+from lgkv.vectors import (
+    IndexConfig,
+    IndexOptions,
+    Pending,
+    Plan,
+    Settings,
+    VectorIndex,
+    read_pending,
+    read_settings,
+    read_state,
+)
 
 __all__ = ["Vectors"]
 
@@ -68,6 +79,37 @@ class Vectors:
         """
         with self._view() as view:
             return view.plan(prefix, query, filter=filter, limit=limit, offset=offset)
+
+    def reindexing(self) -> Pending | None:
+        """Return how far a reindexing is that was begun and has not ended; None without one."""
+        with self._connection.snapshot() as snapshot:
+            return read_pending(snapshot)
+
+    def reindex(
+        self,
+        embed: Embed,
+        texts_of: TextsOf,
+        config: IndexConfig,
+        *,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+    ) -> int:
+        """Make the vectors of all items that have some anew; return how many were embedded.
+
+        `embed` gives a vector for each of a list of texts; `texts_of` is given an item's value
+        and the paths of its vectors, and gives its texts by path. `config` is of the new
+        vectors; its model is what they are of, its metric and storage stay as they are unless
+        it names them. Searches go on with the old vectors until all is done, and what is put
+        meanwhile is embedded again in the end. Who calls again after a crash, with the same
+        `config`, goes on where that was left off.
+
+        Raises:
+            InvalidInputError: The embedding is not usable, or another process has begun to
+                reindex with another model.
+        """
+        return reindex(
+            self._connection, embed, texts_of, config, batch_size=batch_size, progress=progress
+        )
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the graph is built as far as it will be; return whether that came in time.

@@ -7,6 +7,17 @@ for. All vectors of a file have the same dimensions, which the first ones set. `
 
 from lgkv.vectors.checks import VectorSet, check_rows, check_vector, common_dims, vector_set
 from lgkv.vectors.index import VectorIndex
+from lgkv.vectors.packing import NewVectors, find_vectors
+from lgkv.vectors.pending import (
+    Pending,
+    begin_pending,
+    drop_generation,
+    put_pending,
+    read_pending,
+    still_pending,
+    still_to_do,
+    switch,
+)
 from lgkv.vectors.planning import IndexOptions, Plan
 from lgkv.vectors.ranking import Hit
 from lgkv.vectors.records import VectorChanges
@@ -25,17 +36,27 @@ __all__ = [
     "Hit",
     "IndexConfig",
     "IndexOptions",
+    "NewVectors",
+    "Pending",
     "Plan",
     "Settings",
     "VectorChanges",
     "VectorIndex",
     "VectorSet",
     "VectorState",
+    "begin_pending",
     "check_query",
     "check_rows",
     "check_vector",
     "common_dims",
+    "drop_generation",
+    "find_vectors",
+    "put_pending",
+    "read_pending",
     "read_settings",
     "read_state",
+    "still_pending",
+    "still_to_do",
+    "switch",
     "vector_set",
 ]

@@ -25,6 +25,11 @@ class VectorSet:
     paths: tuple[str, ...]
     rows: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, rows: Mapping[str, NDArray[np.float32]]) -> VectorSet | None:
+        """Return checked vectors by path as one set; None without any."""
+        return cls(tuple(rows), np.stack(list(rows.values()))) if rows else None
+
 
 def vector_set(vectors: Any) -> VectorSet | None:
     """Return the vectors of an item: a mapping from paths to vectors, a list of them, or one.

@@ -18,6 +18,7 @@ from lgkv.layout import Kind, Table
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.building import Builder
 from lgkv.vectors.directory import Directory, advance, load_directory
+from lgkv.vectors.packing import find_vectors
 from lgkv.vectors.planning import IndexOptions, Plan, plan_search
 from lgkv.vectors.ranking import (
     Candidates,
@@ -28,7 +29,6 @@ from lgkv.vectors.ranking import (
     Records,
     scan_ranges,
 )
-from lgkv.vectors.records import find_vectors
 from lgkv.vectors.settings import VectorState, read_settings, read_state
 from lgkv.writer import Writer
 

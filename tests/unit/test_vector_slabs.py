@@ -13,7 +13,7 @@ import lgkv
 from lgkv.errors import CorruptionError
 from lgkv.layout import FLAG_COMPRESSED, Kind, Table
 from lgkv.memory import Put
-from lgkv.vectors import IndexConfig, read_state, records, slabs
+from lgkv.vectors import IndexConfig, packing, read_state, records, slabs
 from lgkv.vectors.directory import advance, load_directory
 from lgkv.vectors.settings import read_settings
 from lgkv.writer import Change
@@ -80,7 +80,7 @@ def test_vector_is_written_a_logarithmic_number_of_times(
 
 def test_slab_has_its_limit(db: lgkv.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs, "SLAB_BYTES", 5_000)
-    monkeypatch.setattr(records, "SLAB_BYTES", 5_000)
+    monkeypatch.setattr(packing, "SLAB_BYTES", 5_000)
     put_all(db, clustered(300, 8, 1), at_once=120)
     most = 5_000 // (slabs.COLUMN_BYTES + 32)
     assert all(count <= most for _, count, _ in stored(db))
@@ -116,7 +116,7 @@ def test_dead_vector_stays_until_half_of_its_slab_is(db: lgkv.Database) -> None:
 
 def test_slabs_that_shrink_are_joined(db: lgkv.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs, "SLAB_BYTES", 40 * 20)
-    monkeypatch.setattr(records, "SLAB_BYTES", 40 * 20)
+    monkeypatch.setattr(packing, "SLAB_BYTES", 40 * 20)
     rows = clustered(200, 4, 1)
     put_all(db, rows)
     before = len(stored(db))
@@ -238,7 +238,7 @@ def test_directory_by_the_log_is_as_one_that_is_read_anew(
     db: lgkv.Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slabs, "SLAB_BYTES", 40 * 30)
-    monkeypatch.setattr(records, "SLAB_BYTES", 40 * 30)
+    monkeypatch.setattr(packing, "SLAB_BYTES", 40 * 30)
     rng = np.random.default_rng(5)
     rows = clustered(400, 4, 1)
     put_all(db, rows[:50])
