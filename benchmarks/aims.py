@@ -1,4 +1,4 @@
-"""What the versioned channels of lgkv aim at, beside what was measured."""
+"""What lgkv aims at, beside what was measured."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from benchmarks.runner import Results
 __all__ = ["AIMS", "Aim", "Figures", "Verdict", "judge"]
 
 SQLITE: Final = "sqlite"
+SQLITE_WAL: Final = "sqlite-wal"
 MEMORY: Final = "memory"
 CHAT, SHORT_CHAT, LONG_CHAT = "put_history", "put_history_short", "put_history_long"
 SIZES_AIMED_AT: Final = (
     "short_turns", "turns", "long_turns", "steps", "long_steps", "channels", "entries", "blobs",
-    "blob_bytes",
+    "blob_bytes", "long_items",
 )  # fmt: skip
 
 
@@ -200,6 +201,10 @@ def _blob_bytes_of_steps(figures: Figures) -> float:
     return figures.grown_to_new("opaque_channel", f"{figures.sizes.blobs} puts", label)
 
 
+def _store(measure: str, backend: str) -> Callable[[Figures], float]:
+    return lambda figures: figures.ratio("store_items", measure, SQLITE_WAL, measure, backend)
+
+
 AIMS: Final = (
     Aim(LONG_CHAT, "long chat: bytes on disk to new bytes, each message and write once",
         lambda f: f.size_to_new(LONG_CHAT, _turns(f.sizes.long_turns)), 2.5),
@@ -235,6 +240,20 @@ AIMS: Final = (
         _blob_bytes_of_steps, 1.1),
     Aim("copy_thread_long", "copy of a long chat: times as fast as sqlite, read and put again",
         lambda f: f.times_as_fast("copy_thread_long", "copy", SQLITE), 500, at_least=True),
+    *(
+        Aim("store_items", f"store, {what}: times as fast as sqlite-wal",
+            _store(measure, backend), bound, hoped, at_least=True)
+        for what, measure, backend, bound, hoped in (
+            ("put of 500 in a batch", "put_batch_of_500", BASE, 1.5, 2.5),
+            ("put", "put", BASE, 0.7, 1.0),
+            ("a filter that finds its page early", "search_found_early", BASE, 50, None),
+            ("a filter that finds nothing", "search_found_nowhere", BASE, 1.2, None),
+            ("a declared field", "search_of_a_user", "lgkv-fields", 50, None),
+            ("list_namespaces", "list_namespaces", BASE, 10, None),
+        )
+    ),
+    Aim("store_items", "store, get: microseconds",
+        lambda f: 1e6 * f.median("store_items", "get"), 12),
     Aim("graph_invoke_long", "graph.invoke: sqlite's overhead to lgkv's",
         lambda f: f.overhead("graph_invoke_long", SQLITE), 5, at_least=True),
 )  # fmt: skip

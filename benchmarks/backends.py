@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
     from typing_extensions import Self
 
-__all__ = ["BASE", "SAVERS", "STORES", "Backend", "Opened"]
+__all__ = ["BASE", "PLAIN_STORES", "SAVERS", "STORES", "WORD_STORES", "Backend", "Opened"]
 
 SubjectT = TypeVar("SubjectT")
 SubjectT_co = TypeVar("SubjectT_co", covariant=True)
@@ -123,8 +123,8 @@ class Opened(Generic[SubjectT]):
 class Lgkv:
     """What lgkv's backends have in common."""
 
-    name: ClassVar[str] = BASE
-    lacks: ClassVar[Mapping[str, str]] = NOTHING
+    name: str = BASE
+    lacks: Mapping[str, str] = NOTHING
 
     def durability(self, subject: Any) -> str:  # noqa: ARG002  the protocol's signature
         return f"durability={DURABILITY}, a flushed commit a call"
@@ -170,12 +170,15 @@ class LgkvSavers(Lgkv):
 
 
 class LgkvStores(Lgkv):
-    """`LgkvStore` with `DURABILITY`."""
+    """`LgkvStore` with `DURABILITY`, and with options of its own."""
+
+    def __init__(self, name: str = BASE, **options: Any) -> None:
+        self.name, self._options = name, options
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[LgkvStore]:
         with lgkv.open(folder / "agent.lgkv", durability=DURABILITY) as db:
-            yield LgkvStore(db, index=INDEX)
+            yield LgkvStore(db, **self._options)
 
 
 class SqliteSavers(Sqlite):
@@ -194,14 +197,14 @@ class SqliteSavers(Sqlite):
 class SqliteStores(Sqlite):
     """`SqliteStore` as shipped, or made fair: with a write-ahead log, as `SqliteSaver` has it."""
 
-    def __init__(self, name: str, *, wal: bool) -> None:
+    def __init__(self, name: str, *, wal: bool, vectors: bool = True) -> None:
         self.name = name
-        self.lacks = _sqlite_lacks()
-        self._wal = wal
+        self.lacks = _sqlite_lacks() if vectors else NO_FLUSH
+        self._wal, self._vectors = wal, vectors
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[SqliteStore]:
-        index = None if "vectors" in self.lacks else SQLITE_INDEX
+        index = SQLITE_INDEX if self._vectors and "vectors" not in self.lacks else None
         with SqliteStore.from_conn_string(str(folder / "store.sqlite"), index=index) as store:
             if self._wal:
                 store.conn.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")
@@ -238,8 +241,18 @@ SAVERS: Final[tuple[Backend[BaseCheckpointSaver[Any]], ...]] = (
     InMemorySavers(),
 )
 STORES: Final[tuple[Backend[BaseStore], ...]] = (
-    LgkvStores(),
+    LgkvStores(index=INDEX),
     SqliteStores("sqlite", wal=False),
     SqliteStores("sqlite-wal", wal=True),
     InMemoryStores(),
 )
+PLAIN_STORES: Final[tuple[Backend[BaseStore], ...]] = (
+    LgkvStores(),
+    LgkvStores("lgkv-fields", fields={"user": str}),
+    SqliteStores("sqlite-wal", wal=True, vectors=False),
+)
+"""Stores without vectors."""
+WORD_STORES: Final[tuple[Backend[BaseStore], ...]] = (
+    LgkvStores(index={"mode": "keyword", "fields": ["text"]}),
+)
+"""Stores that search by words."""

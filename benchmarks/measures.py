@@ -37,6 +37,7 @@ class Sizes:
     blob_bytes: int = 5_000_000
     threads: int = 20_000
     items: int = 5_000
+    long_items: int = 50_000
     vectors: int = 2_000
     rounds: int = 5
     long_rounds: int = 3
@@ -50,8 +51,8 @@ class Sizes:
 DEFAULT_SIZES: Final = Sizes()
 QUICK_SIZES: Final = Sizes(
     turns=30, short_turns=10, long_turns=100, steps=30, long_steps=100, channels=20, entries=100,
-    blobs=4, blob_bytes=500_000, threads=1_000, items=500, vectors=300, rounds=3, long_rounds=2,
-    calls_percent=50,
+    blobs=4, blob_bytes=500_000, threads=1_000, items=500, long_items=2_000, vectors=300,
+    rounds=3, long_rounds=2, calls_percent=50,
 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
-"""Encoding plain values as CBOR (RFC 8949), as `lgkv.layout.encode_plain` does with cbor2.
+"""Plain values to and from CBOR (RFC 8949), as `lgkv.layout` does it with cbor2.
 
-Only what is most common is encoded here; of anything else nothing is said, and cbor2 is to do
-it. A test demands identical bytes. Nothing here keeps state or does I/O.
+Only what is most common is done here; of anything else nothing is said, and cbor2 is to do it.
+A test demands identical bytes and values. Nothing here keeps state or does I/O.
 """
 
 from cpython.bytes cimport (
@@ -13,6 +13,7 @@ from cpython.bytes cimport (
 from cpython.dict cimport PyDict_Next
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
@@ -38,6 +39,8 @@ cdef enum:
 
 cdef enum:
     MAX_NESTING = 200
+
+# --- Encoding ---------------------------------------------------------------------------------
 
 cdef struct Out:
     unsigned char* data
@@ -178,3 +181,115 @@ cdef int _write_map(Out* out, dict value, int depth) except -1:
         if not _write(out, <object>held, depth - 1):
             return 0
     return 1
+
+
+# --- Decoding ---------------------------------------------------------------------------------
+
+cdef struct In:
+    const unsigned char* data
+    Py_ssize_t at
+    Py_ssize_t size
+
+
+cdef object _OTHER = object()
+
+
+def decode_mapping(bytes encoded not None):
+    """Return the dict that CBOR stands for, or None unless it is one that `encode_mapping` makes.
+
+    It is made anew by every call.
+    """
+    cdef In source
+    source.data = <const unsigned char*>PyBytes_AS_STRING(encoded)
+    source.at, source.size = 0, PyBytes_GET_SIZE(encoded)
+    value = _read(&source, MAX_NESTING)
+    if type(value) is not dict or source.at != source.size:
+        return None
+    return value
+
+
+cdef object _read(In* source, int depth):
+    """Return the value that begins here, or `_OTHER` for what is left to another decoder."""
+    cdef int major, info, size
+    cdef uint64_t number = 0
+    if source.at >= source.size:
+        return _OTHER
+    major, info = source.data[source.at] >> 5, source.data[source.at] & 0x1F
+    source.at += 1
+    if info < 24:
+        number = info
+    elif info < 28:
+        size = 1 << (info - 24)
+        if source.size - source.at < size:
+            return _OTHER
+        while size:
+            size -= 1
+            number = number << 8 | source.data[source.at]
+            source.at += 1
+    else:
+        return _OTHER
+    if major == UINT:
+        return number
+    if major == NEGATIVE:
+        return -1 - <object>number
+    if major == SIMPLE:
+        return _simple(info, number)
+    if major > MAP or number > <uint64_t>(source.size - source.at):
+        return _OTHER
+    if major == TEXT:
+        return _read_text(source, <Py_ssize_t>number)
+    if major == BYTES:
+        source.at += <Py_ssize_t>number
+        return PyBytes_FromStringAndSize(
+            <const char*>source.data + source.at - <Py_ssize_t>number, <Py_ssize_t>number
+        )
+    if not depth:
+        return _OTHER
+    if major == ARRAY:
+        return _read_array(source, number, depth)
+    return _read_map(source, number, depth)
+
+
+cdef object _simple(int info, uint64_t number):
+    cdef double real = 0
+    if info == NULL_VALUE:
+        return None
+    if info == TRUE or info == FALSE:
+        return info == TRUE
+    if info != FLOAT64:
+        return _OTHER
+    memcpy(&real, &number, 8)
+    return real
+
+
+cdef object _read_text(In* source, Py_ssize_t size):
+    source.at += size
+    try:
+        return PyUnicode_DecodeUTF8(<const char*>source.data + source.at - size, size, NULL)
+    except UnicodeDecodeError:
+        return _OTHER
+
+
+cdef object _read_array(In* source, uint64_t count, int depth):
+    cdef list values = []
+    while count:
+        count -= 1
+        value = _read(source, depth - 1)
+        if value is _OTHER:
+            return _OTHER
+        values.append(value)
+    return values
+
+
+cdef object _read_map(In* source, uint64_t count, int depth):
+    cdef dict values = {}
+    while count:
+        count -= 1
+        name = _read(source, 0)
+        if type(name) is not str:
+            return _OTHER
+        value = _read(source, depth - 1)
+        if value is _OTHER:
+            return _OTHER
+        values[name] = value
+    return values

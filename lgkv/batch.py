@@ -68,7 +68,7 @@ class Batch(Snapshot):
         """Store small bodies under their keys."""
         put, database = self._txn.put, self._databases[table]
         for key, body in records:
-            put(key, seal_record(table, key, body), True, True, False, database)  # noqa: FBT003  LMDB's call
+            put(key, seal_record(table, key, body), db=database)
 
     def get_all(self, table: Table, keys: list[bytes]) -> list[bytes | None]:
         """Return the body under each of `keys`, None where there is none."""

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MAGIC: Final = "lgkv"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 KNOWN_FEATURES: Final = 0
 """The feature flags that this version understands; a file with another is refused."""
 
@@ -80,7 +80,6 @@ class Kind(enum.IntEnum):
     NAMESPACE_NAME = 0x13
     CHECKPOINT = 0x20
     WRITES = 0x21
-    VERSION = 0x22
     CARRIER = 0x23
     PIECE = 0x24
     FRAME = 0x25
@@ -102,16 +101,14 @@ class Kind(enum.IntEnum):
     CACHE = 0x40
     # NAMES: kind, ...
     THREAD_NUMBER = 0x50
-    THREAD_NAME = 0x51
     CACHE_NUMBER = 0x52
     # INDEX: kind, ...
-    RECENT = 0x60
     RUN = 0x61
-    THREAD_UPDATED = 0x62
     ITEM_DEADLINE = 0x63
     CACHE_DEADLINE = 0x64
     FIELD = 0x65
     POSTING = 0x66
+    LATEST = 0x70
 
 
 # --- the envelope: flags byte | body | checksum --------------------------------------------
@@ -156,7 +153,7 @@ class _Zstd(threading.local):
 
 
 COMPRESSION_LEVEL: Final = 1
-COMPRESSED_FROM_BYTES: Final = 256
+COMPRESSED_FROM_BYTES: Final = 512
 """Bodies from this size on are compressed if that saves an eighth."""
 
 _zstd: Final = _Zstd()

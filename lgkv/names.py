@@ -11,14 +11,13 @@ from typing import Final
 
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
-from lgkv.keys import decode_text, encode_text, pack_text, pack_uint
+from lgkv.keys import pack_text
 from lgkv.layout import Kind, Table
 from lgkv.writer import Batch
 
-__all__ = ["add_thread", "remove_thread", "thread_name", "thread_number"]
+__all__ = ["add_thread", "remove_thread", "thread_number"]
 
 _NUMBER: Final = bytes((Kind.THREAD_NUMBER,))
-_NAME: Final = bytes((Kind.THREAD_NAME,))
 _NUMBER_BYTES: Final = 8
 
 
@@ -33,26 +32,15 @@ def thread_number(snapshot: Snapshot, thread_id: str) -> int | None:
     return int.from_bytes(body, "big")
 
 
-def thread_name(snapshot: Snapshot, number: int) -> str:
-    """Return the name of thread `number`."""
-    key = _NAME + pack_uint(number)
-    body = snapshot.get(Table.NAMES, key)
-    if body is None:
-        raise CorruptionError(Table.NAMES.label, key, "the thread's name is missing")
-    return decode_text(body)
-
-
 def add_thread(batch: Batch, thread_id: str) -> int:
     """Give a new thread its number."""
     batch.state.threads += 1
     number = batch.state.threads
     batch.put(Table.NAMES, _NUMBER + pack_text(thread_id), number.to_bytes(_NUMBER_BYTES, "big"))
-    batch.put(Table.NAMES, _NAME + pack_uint(number), encode_text(thread_id))
     return number
 
 
-def remove_thread(batch: Batch, number: int, thread_id: str) -> None:
+def remove_thread(batch: Batch, thread_id: str) -> None:
     """Forget a thread's name; its number stays used."""
     batch.delete(Table.NAMES, _NUMBER + pack_text(thread_id))
-    batch.delete(Table.NAMES, _NAME + pack_uint(number))
     batch.state.names_epoch += 1

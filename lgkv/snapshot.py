@@ -21,6 +21,9 @@ __all__ = ["Sharing", "Snapshot", "State"]
 
 _STATE: Final = struct.Struct("<7Q")
 
+MARK_BYTES: Final = 8
+"""A record ends in its checksum, over all of it."""
+
 
 @dataclass(slots=True)
 class State:
@@ -31,7 +34,7 @@ class State:
     threads: int = 0
     nodes: int = 0
     caches: int = 0
-    stamps: int = 0
+    chains: int = 0
     sequence: int = 0
 
     def pack(self) -> bytes:
@@ -42,7 +45,7 @@ class State:
             self.threads,
             self.nodes,
             self.caches,
-            self.stamps,
+            self.chains,
             self.sequence,
         )
 
@@ -161,6 +164,18 @@ class Snapshot:
         """
         record: memoryview | None = self._txn.get(key, None, self._databases[table])
         return record
+
+    def get_marked(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the body under `key` and the record's mark, or None."""
+        record = self._txn.get(key, None, self._databases[table])
+        if record is None:
+            return None
+        return open_record(table, key, record), bytes(record[-MARK_BYTES:])
+
+    def mark(self, table: Table, key: bytes) -> bytes | None:
+        """Return the mark of the record under `key`, which another body would not have."""
+        record = self._txn.get(key, None, self._databases[table])
+        return None if record is None else bytes(record[-MARK_BYTES:])
 
     def has(self, table: Table, prefix: bytes) -> bool:
         """Whether a key begins with `prefix`."""

@@ -16,7 +16,7 @@ from lgkv.env import Snapshot
 from lgkv.keys import decode_text, encode_text, pack_text, unpack_uint
 from lgkv.layout import Kind, Table, open_record, split_key
 
-__all__ = ["all_records", "broken_invariants", "orphaned_versions", "structural_damage"]
+__all__ = ["all_records", "broken_invariants", "orphaned_values", "structural_damage"]
 
 
 def structural_damage(path: str) -> list[str]:
@@ -39,10 +39,10 @@ class _Thread:
         self.record: rec.ThreadRecord | None = None
         self.size = 0
         self.channels: list[str] = []
-        self.names: dict[int, str] = {}
+        self.names: dict[int, str] = {0: ""}
         self.numbers: dict[str, int] = {}
         self.heads: dict[Kind, list[tuple[int, Head]]] = defaultdict(list)
-        self.versions: dict[bytes, values.StoredVersion] = {}
+        self.values: dict[bytes, values.StoredValue] = {}
         self.pieces: dict[bytes, tuple[int, int, int]] = {}
         self.frames: set[bytes] = set()
 
@@ -62,8 +62,8 @@ class _Thread:
             namespace, _ = split_key(Table.THREADS, key, start + 1, "ui")
             head = unpack_head(snapshot, self.number, namespace, key, body)
             self.heads[kind].append((namespace, head))
-        elif kind is Kind.VERSION:
-            self.versions[key] = values.unpack_stored(key, body)
+            for packed in head.values.values():
+                self.values[packed] = values.unpack_stored(key, packed)
         elif kind is Kind.PIECE:
             chain, first = split_key(Table.THREADS, key, start + 1, "uu")
             count, at = unpack_uint(body, 0)
@@ -83,60 +83,67 @@ class _Thread:
         if self.record is None:
             yield f"{where} has records, but no record of its own"
             return
-        if self.record.size_bytes != self.size:
-            yield f"{where} counts {self.record.size_bytes} bytes and has {self.size}"
-        listed = self.heads[Kind.CHECKPOINT]
-        if self.record.checkpoints != len(listed):
-            yield f"{where} counts {self.record.checkpoints} checkpoints and has {len(listed)}"
-        wanted = {pack_text(name).hex(): number for number, name in self.names.items()}
+        yield from self.wrong_record(self.record)
+        wanted = {pack_text(name).hex(): number for number, name in self.names.items() if number}
         if wanted != self.numbers:
             yield f"{where} has the namespace names {self.names}, but the numbers {self.numbers}"
         if any(number >= self.record.namespaces for number in self.names):
             yield f"{where} may give a namespace's number again"
         if len(set(self.channels)) != len(self.channels):
             yield f"{where} has a channel twice: {self.channels}"
-        for namespace, head in [*listed, *self.heads[Kind.CARRIER]]:
+        for namespace, head in [*self.heads[Kind.CHECKPOINT], *self.heads[Kind.CARRIER]]:
             if namespace not in self.names:
                 yield f"{where} has {head.id!r} in the unknown namespace {namespace}"
             if any(number >= len(self.channels) for number, _ in head.versions):
                 yield f"{where} has an unnamed channel in {head.id!r}"
         yield from self.missing_elements()
 
+    def wrong_record(self, record: rec.ThreadRecord) -> Iterator[str]:
+        """Yield what the thread's own record says that is not so."""
+        listed, carriers = self.heads[Kind.CHECKPOINT], self.heads[Kind.CARRIER]
+        if record.size_bytes != self.size:
+            yield f"thread {self.number} counts {record.size_bytes} bytes and has {self.size}"
+        if record.checkpoints != len(listed):
+            yield f"thread {self.number} counts {record.checkpoints} checkpoints of {len(listed)}"
+        if record.carriers != len(carriers):
+            yield f"thread {self.number} counts {record.carriers} carriers of {len(carriers)}"
+        latest = max((head.id for _, head in listed), default=None)
+        if record.latest_id != latest:
+            yield f"thread {self.number}: {record.latest_id!r} is not its newest, {latest!r} is"
+
     def missing_elements(self) -> Iterator[str]:
-        """Yield the runs of elements that versions name and no pieces hold."""
+        """Yield the runs of elements that values name and no pieces hold."""
         held = {
             (chain, number)
             for chain, first, count in self.pieces.values()
             for number in range(first, first + count)
         }
-        for key, stored in self.versions.items():
+        for stored in self.values.values():
             for extent in stored.extents:
                 run = range(extent.first, extent.first + extent.size)
                 if any((extent.chain, number) not in held for number in run):
-                    yield f"thread {self.number}: version {key.hex()} lacks elements of {extent}"
+                    yield f"thread {self.number}: elements of {extent} are missing"
 
     def index(self) -> Iterator[tuple[bytes, bytes]]:
         """Yield the index entries that the thread's records ask for."""
         if self.record is not None:
-            yield rec.updated_key(self.record.updated_us, self.number), b""
-        for namespace, head in self.heads[Kind.CHECKPOINT]:
-            yield rec.recent_key(head.id, self.number, namespace), b""
+            yield rec.latest_key(self.record.latest_id, self.number), b""
         for namespace, head in [*self.heads[Kind.CHECKPOINT], *self.heads[Kind.CARRIER]]:
             if head.run_id is not None:
                 key = rec.run_key(head.run_id, self.number, namespace, head.id)
                 yield key, encode_text(head.id)
 
     def unused(self) -> set[bytes]:
-        """Return the keys of versions, pieces and frames that nothing names."""
-        return self.unused_versions() | self.unused_pieces() | self.unused_frames()
+        """Return the keys of pieces and frames that nothing names."""
+        return self.unused_pieces() | self.unused_frames()
 
     def unused_pieces(self) -> set[bytes]:
-        """Return the keys of pieces of which no version names an element.
+        """Return the keys of pieces of which no value names an element.
 
         An empty piece keeps the end of a chain, and is used as long as the chain is.
         """
         named: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for stored in self.versions.values():
+        for stored in self.values.values():
             for extent in stored.extents:
                 named[extent.chain].append((extent.first, extent.first + extent.size))
         return {
@@ -149,15 +156,6 @@ class _Thread:
     def unused_frames(self) -> set[bytes]:
         heads = [found for of_kind in self.heads.values() for found in of_kind]
         return self.frames - {frame_key(self.number, space, head.frame) for space, head in heads}
-
-    def unused_versions(self) -> set[bytes]:
-        used = {
-            rec.version_key(self.number, namespace, channel, version)
-            for heads in self.heads.values()
-            for namespace, head in heads
-            for channel, version in head.versions
-        }
-        return self.versions.keys() - used
 
 
 def _threads(snapshot: Snapshot) -> dict[int, _Thread]:
@@ -175,16 +173,18 @@ def broken_invariants(db: Database) -> list[str]:
         threads = _threads(snapshot)
         state = snapshot.read_state()
         numbers: dict[bytes, int] = {}
-        names: dict[int, bytes] = {}
+        names = {
+            number: pack_text(thread.record.thread_id)
+            for number, thread in threads.items()
+            if thread.record is not None
+        }
         for key, body, _ in all_records(snapshot, Table.NAMES):
             if key[0] == Kind.THREAD_NUMBER:
                 numbers[key[1:]] = int.from_bytes(body, "big")
-            elif key[0] == Kind.THREAD_NAME:
-                names[unpack_uint(key, 1)[0]] = pack_text(decode_text(body))
         found: dict[Any, bytes] = {
             key: body
             for key, body, _ in all_records(snapshot, Table.INDEX)
-            if key[0] in (Kind.RECENT, Kind.RUN, Kind.THREAD_UPDATED)
+            if key[0] in (Kind.LATEST, Kind.RUN)
         }
     for thread in threads.values():
         faults += thread.faults()
@@ -202,7 +202,7 @@ def broken_invariants(db: Database) -> list[str]:
     return faults
 
 
-def orphaned_versions(db: Database) -> set[bytes]:
-    """Return the keys of versions, pieces and frames that no checkpoint and no carrier uses."""
+def orphaned_values(db: Database) -> set[bytes]:
+    """Return the keys of pieces and frames that no checkpoint and no carrier uses."""
     with db._connection.snapshot() as snapshot:
         return {key for thread in _threads(snapshot).values() for key in thread.unused()}

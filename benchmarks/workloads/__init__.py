@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.backends import BASE, SAVERS, STORES, Backend
+from benchmarks.backends import BASE, PLAIN_STORES, SAVERS, STORES, WORD_STORES, Backend
 from benchmarks.workloads.copy_thread import CopyThread
 from benchmarks.workloads.get_latest import GetLatest
 from benchmarks.workloads.graph_invoke import GraphInvoke
@@ -14,6 +14,7 @@ from benchmarks.workloads.list_history import ListHistory
 from benchmarks.workloads.many_threads import ManyThreads
 from benchmarks.workloads.put_history import PutHistory
 from benchmarks.workloads.state_steps import DictChannel, OpaqueChannel, WideState
+from benchmarks.workloads.store_items import StoreItems, StoreWords
 from benchmarks.workloads.store_put_get_search import StorePutGetSearch
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def _short(sizes: Sizes) -> Sizes:
 
 def _long(sizes: Sizes) -> Sizes:
     return replace(sizes, turns=sizes.long_turns, steps=sizes.long_steps, rounds=sizes.long_rounds)
+
+
+def _many_items(sizes: Sizes) -> Sizes:
+    return replace(sizes, items=sizes.long_items)
 
 
 @dataclass(frozen=True)
@@ -92,5 +97,7 @@ SUITES: Final = {
         Suite(OpaqueChannel, FILES),
         Suite(ManyThreads, SAVERS),
         Suite(StorePutGetSearch, STORES),
+        Suite(StoreItems, PLAIN_STORES, sized=_many_items),
+        Suite(StoreWords, WORD_STORES),
     )
 }

@@ -7,22 +7,25 @@ stored once for each channel and version.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lgkv import filters
-from lgkv.checkpoints import reading, upkeep
+from lgkv.checkpoints import order, reading, upkeep
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import Bases, ChannelValues
+from lgkv.checkpoints.channels import ChannelValues
 from lgkv.checkpoints.heads import Head
+from lgkv.checkpoints.recent import Recent
 from lgkv.checkpoints.types import (
     PLAIN_TYPE,
     DecodedWrites,
     PlainCodec,
     StoredCheckpoint,
     ThreadInfo,
+    decode_parts,
     decode_payload,
 )
 from lgkv.checkpoints.values import BaseMovedError
@@ -49,14 +52,17 @@ class Checkpoints:
     `Database.submit`; `lgkv.checkpoints.upkeep` has the rest of the prepared writes.
     """
 
-    def __init__(self, connection: Connection, codec: Codec | None = None) -> None:
+    def __init__(
+        self, connection: Connection, codec: Codec | None = None, recent: Recent | None = None
+    ) -> None:
         self._connection = connection
         self._codec = codec or PlainCodec()
         self._values = ChannelValues(connection, self._codec)
+        self._recent = recent or Recent()
 
     def with_codec(self, codec: Codec) -> Checkpoints:
         """Return the same checkpoints, read and written through another codec."""
-        return Checkpoints(self._connection, codec)
+        return Checkpoints(self._connection, codec, self._recent)
 
     # --- writing ---
 
@@ -110,14 +116,22 @@ class Checkpoints:
         """Prepare `put`. The change fails with BaseMovedError if it has to be prepared anew."""
         check_texts(thread_id=thread_id, namespace=namespace)
         parts = take_apart(checkpoint, parent_id, metadata or {}, new_versions, self._codec)
-        bases = Bases()
+        parent = reading.Parent()
         if parent_id is not None:
-            with self._connection.snapshot() as snapshot:
-                place = reading.place_of(snapshot, thread_id, namespace)
-                bases = reading.bases(
-                    snapshot, place, parent_id, parts.filled, self._values.fetch_base
-                )
-        return put_checkpoint(thread_id, namespace, parts, bases, self._values)
+            parent = self._parent(thread_id, namespace, parent_id, parts.filled)
+        return put_checkpoint(thread_id, namespace, parts, parent, self._values, self._recent)
+
+    def _parent(
+        self, thread_id: str, namespace: str, parent_id: str, new: Mapping[str, Any]
+    ) -> reading.Parent:
+        fetch = self._values.fetch_base
+        recent = self._recent.get((thread_id, namespace, parent_id))
+        if recent is not None:
+            with contextlib.suppress(LookupError):  # memory does not hold what is needed
+                return reading.with_bases(recent, None, b"", new, fetch)
+        with self._connection.snapshot() as snapshot:
+            place = reading.place_of(snapshot, thread_id, namespace)
+            return reading.read_parent(snapshot, place, parent_id, new, fetch)
 
     def put_writes(
         self,
@@ -267,14 +281,13 @@ class Checkpoints:
         return decode_payload(self._codec, payload)
 
     def _metadata(self, head: Head) -> dict[str, Any]:
-        metadata = self._value(head.metadata)
-        return metadata if isinstance(metadata, dict) else {}
+        return decode_parts(self._codec, head.payload)[0]
 
     def _decode_write(self, write: rec.Write) -> tuple[str, str, Any]:
         return write.task_id, write.channel, self._value(write.payload)
 
     def _decode(self, found: reading.Found) -> StoredCheckpoint:
-        state = self._value(found.head.state)
+        metadata, state = decode_parts(self._codec, found.head.payload)
         checkpoint = {
             **state,
             "id": found.head.id,
@@ -290,7 +303,7 @@ class Checkpoints:
             found.head.id,
             found.head.parent_id,
             checkpoint,
-            self._metadata(found.head),
+            metadata,
             [self._decode_write(write) for write in found.writes],
         )
 
@@ -359,4 +372,4 @@ class Checkpoints:
     @staticmethod
     def count(snapshot: Snapshot) -> int:
         """Return the number of threads."""
-        return sum(1 for _ in snapshot.keys(Table.INDEX, bytes((Kind.THREAD_UPDATED,))))
+        return sum(1 for _ in snapshot.keys(Table.INDEX, order.LATEST))

@@ -12,11 +12,9 @@ from typing import Any, Final
 
 from lgkv._msgpack import split_array
 from lgkv._shadow import MISSING, Node, build, clone_all, has_hole, raw_node
-from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
-from lgkv.checkpoints.thread import ThreadEdit
 from lgkv.checkpoints.types import decode_payload
-from lgkv.checkpoints.values import BaseMovedError, Piece, StoredVersion
+from lgkv.checkpoints.values import Piece, StoredValue
 from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, plan_value, replay, with_raw
 from lgkv.connection import Connection
@@ -32,7 +30,7 @@ class Fetched:
     """A stored value as read in a snapshot. `pieces` are those that memory does not hold."""
 
     thread: int
-    stored: StoredVersion
+    stored: StoredValue
     payload: Payload = EMPTY
     nodes: list[Node | None] = field(default_factory=list)
     entries: dict[str, Node] | None = None
@@ -41,32 +39,14 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A new value of a channel, and the stored version that its plan builds on."""
+    """A new value of a channel, and the stored value that its plan builds on."""
 
     plan: Plan
     base: Base | None = None
-    base_version: rec.Version | None = None
 
 
 CHECKED_ELEMENTS: Final = 1 << 16
 """A longer list is looked for in the file before there is room made for it."""
-
-NOTHING: Final = Planned(Plan(Form.EMPTY))
-"""The plan of a channel that is empty from a version on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bases:
-    """What a new checkpoint may build on.
-
-    Its thread's number, its parent's versions and values by channel, the frame of those, and
-    whether the parent is there at all.
-    """
-
-    thread: int = 0
-    versions: dict[str, tuple[rec.Version, Fetched]] = field(default_factory=dict)
-    frame: int = 0
-    parent: bool = False
 
 
 class ChannelValues:
@@ -78,24 +58,26 @@ class ChannelValues:
 
     # --- from the caller to the file ---
 
-    def plan(self, bases: Bases, new: Mapping[str, Any]) -> dict[str, Planned]:
-        """Return how to store new values."""
+    def plan(self, bases: Mapping[str, Fetched], new: Mapping[str, Any]) -> dict[str, Planned]:
+        """Return how to store new values, given what they may build on, both by channel."""
         planned = {}
         for name, value in new.items():
-            version, old = bases.versions.get(name, (None, None))
+            old = bases.get(name)
             known = None if old is None else self._base(old)
-            plan = plan_value(value, known, self._codec)
-            planned[name] = Planned(plan, known, version)
+            planned[name] = Planned(plan_value(value, known, self._codec), known)
         return planned
 
     def fetch_base(
-        self, snapshot: Snapshot, thread: int, old: StoredVersion, value: Any
+        self, snapshot: Snapshot | None, thread: int, old: StoredValue, value: Any
     ) -> Fetched | None:
         """Read what comparing a value with a stored one will need, None if it cannot build on it.
 
-        It is read in the snapshot that the version was found in: later it may be gone.
+        It is read in the snapshot that it was found in: later it may be gone. Without a
+        snapshot it is what memory holds, and a LookupError if that is not enough.
         """
         if old.form is Form.OPAQUE:
+            if snapshot is None:
+                raise LookupError
             return Fetched(thread, old, payload=values.stored_payload(snapshot, thread, old))
         if self._codec.models is None:
             return None
@@ -119,7 +101,6 @@ class ChannelValues:
             return None
         return Base(
             old.form,
-            old.stamp,
             old.extents,
             nodes,
             entries or {},
@@ -128,28 +109,7 @@ class ChannelValues:
             fetched.payload,
         )
 
-    @staticmethod
-    def store(
-        thread: ThreadEdit, namespace: int, channel: int, version: rec.Version, planned: Planned
-    ) -> StoredVersion:
-        """Store a planned value; BaseMovedError if what it builds on is there no more."""
-        if planned.base is not None and planned.base_version is not None:
-            base = values.read_version(
-                thread.batch, thread.number, namespace, channel, planned.base_version
-            )
-            if base is None or base.stamp != planned.base.stamp:
-                raise BaseMovedError(f"the base of channel {channel} has changed")
-        key = rec.version_key(thread.number, namespace, channel, version)
-        body = thread.batch.get(Table.THREADS, key)
-        stored = values.store_plan(thread, key, planned.plan, planned.base)
-        if body is not None:  # the version was stored before: free what it had for itself
-            old = values.unpack_stored(key, body)
-            prefix = rec.versions_prefix(thread.number, namespace, channel)
-            used = [values.unpack_stored(k, b) for k, b in thread.batch.scan(Table.THREADS, prefix)]
-            values.free_pieces(thread, [old], used)
-        return stored
-
-    def adopt(self, thread: int, planned: Planned, stored: StoredVersion) -> None:
+    def adopt(self, thread: int, planned: Planned, stored: StoredValue) -> None:
         """Remember what was stored, once it is committed."""
         owner, plan = self._owner(thread), planned.plan
         if plan.form is Form.DICT and plan.entries is not None:
@@ -166,7 +126,7 @@ class ChannelValues:
 
     # --- from the file to the caller ---
 
-    def fetch(self, snapshot: Snapshot, thread: int, stored: StoredVersion) -> Fetched:
+    def fetch(self, snapshot: Snapshot, thread: int, stored: StoredValue) -> Fetched:
         """Read what decoding a value will need."""
         if stored.form is Form.LIST:
             return self._fetch_list(snapshot, thread, stored, need_decoded=True)
@@ -175,19 +135,21 @@ class ChannelValues:
         return Fetched(thread, stored, payload=values.stored_payload(snapshot, thread, stored))
 
     def _fetch_dict(
-        self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
+        self, snapshot: Snapshot | None, thread: int, stored: StoredValue, *, need_decoded: bool
     ) -> Fetched:
         entries = self._shelf.entries(self._owner(thread), stored.extents)
         if entries is not None and not has_hole(list(entries.values()), need_decoded):
             return Fetched(thread, stored, entries=entries)
+        if snapshot is None:
+            raise LookupError
         pieces = values.pieces_of(snapshot, thread, stored.extents)
         return Fetched(thread, stored, pieces=pieces)
 
     def _fetch_list(
-        self, snapshot: Snapshot, thread: int, stored: StoredVersion, *, need_decoded: bool
+        self, snapshot: Snapshot | None, thread: int, stored: StoredValue, *, need_decoded: bool
     ) -> Fetched:
         size = sum(extent.size for extent in stored.extents)
-        if size > CHECKED_ELEMENTS:
+        if size > CHECKED_ELEMENTS and snapshot is not None:
             values.pieces_of(snapshot, thread, stored.extents)  # there are as many as it says
         if self._codec.models is None:
             nodes: list[Node | None] = [None] * size
@@ -198,6 +160,10 @@ class ChannelValues:
             if has_hole(nodes, need_decoded)
             else []
         )
+        if not missing:
+            return Fetched(thread, stored, nodes=nodes)
+        if snapshot is None:
+            raise LookupError
         pieces = values.pieces_of(snapshot, thread, missing)
         return Fetched(thread, stored, nodes=nodes, pieces=pieces)
 

@@ -7,18 +7,16 @@ such an ancestor is pruned it stays as a *carrier*, which no listing shows.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
-from lgkv.checkpoints.heads import Head, frame_key
+from lgkv.checkpoints.heads import ChannelEntry, Head, frame_key
 from lgkv.checkpoints.thread import ThreadEdit, namespace_numbers
-from lgkv.codec.plan import Form
 from lgkv.layout import Kind, Table
 
-__all__ = ["Keep", "drop_checkpoints", "prune_thread"]
+__all__ = ["Keep", "drop_checkpoints", "free_values", "prune_thread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,54 +51,64 @@ def prune_thread(thread: ThreadEdit, keep: Keep) -> int:
 
 def drop_checkpoints(thread: ThreadEdit, namespace: int, ids: Iterable[str]) -> None:
     """Delete checkpoints of a namespace by id, whether they are listed or carriers."""
+    gone = []
     for checkpoint_id in ids:
         for kind in (Kind.CHECKPOINT, Kind.CARRIER):
             head = thread.head(namespace, checkpoint_id, kind)
             if head is not None:
                 thread.drop(namespace, head, kind)
+                gone.append(head)
     heads = thread.heads(namespace)
-    _retain(thread, namespace, heads, heads)
+    _retain(thread, namespace, heads, heads, gone)
 
 
-def _retain(thread: ThreadEdit, namespace: int, heads: list[Head], kept: list[Head]) -> None:
-    """Drop the checkpoints that are not `kept`, but for what `kept` is rebuilt from."""
+def _retain(
+    thread: ThreadEdit,
+    namespace: int,
+    heads: list[Head],
+    kept: list[Head],
+    gone: Iterable[Head] = (),
+) -> None:
+    """Drop the checkpoints that are not `kept`, but for what `kept` is rebuilt from.
+
+    The values of those `gone` are freed as well.
+    """
     carriers = {head.id: head for head in thread.heads(namespace, Kind.CARRIER)}
     by_id = {head.id: head for head in heads} | carriers
-    stored = _stored_in(thread, namespace)
-    rebuilt = _rebuilt_channels(by_id, stored)
-    needed = _ancestors_needed(kept, by_id, rebuilt, stored)
-    staying = {head.id for head in kept}
+    rebuilt = _rebuilt_channels(by_id)
+    needed = _ancestors_needed(kept, by_id, rebuilt)
+    carried = {channel for head in kept for channel in rebuilt[head.id]}
+    staying, changed = {head.id for head in kept}, list(gone)
     for head in heads:
         if head.id in staying:
             continue
+        changed.append(head)
         if head.id in needed:
-            thread.hide(namespace, head)
+            thread.hide(namespace, _carrier(head, carried))
         else:
             thread.drop(namespace, head)
     for head in carriers.values():
+        left = _carrier(head, carried)
         if head.id not in needed:
             thread.drop(namespace, head, Kind.CARRIER)
-    _free_versions(thread, namespace, {c for head in kept for c in rebuilt[head.id]})
+        elif left != head:
+            thread.put_carrier(namespace, left)
+        else:
+            continue
+        changed.append(head)
+    free_values(thread, namespace, changed)
 
 
-def _stored_in(thread: ThreadEdit, namespace: int) -> Callable[[Head, int], bool]:
-    """Return a test of whether a checkpoint has a value of its own for a channel."""
-
-    def stored(head: Head, channel: int) -> bool:
-        for number, version in head.versions:
-            if number == channel:
-                found = values.read_version(
-                    thread.batch, thread.number, namespace, channel, version
-                )
-                return found is not None and found.form is not Form.EMPTY
-        return False
-
-    return stored
+def _carrier(head: Head, carried: set[int]) -> Head:
+    """Return what a carrier keeps of a checkpoint: the values of the channels `carried`."""
+    channels: list[ChannelEntry] = [
+        (channel, version, packed if channel in carried else None)
+        for channel, version, packed in head.channels
+    ]
+    return replace(head, channels=channels)
 
 
-def _rebuilt_channels(
-    by_id: dict[str, Head], stored: Callable[[Head, int], bool]
-) -> dict[str, set[int]]:
+def _rebuilt_channels(by_id: dict[str, Head]) -> dict[str, set[int]]:
     """Return, by checkpoint, the channels that are rebuilt from its ancestors.
 
     They are those that its metadata counts, and those that are as they were in a parent of
@@ -113,15 +121,12 @@ def _rebuilt_channels(
         if head.parent_id in rebuilt:
             unchanged = set(head.versions) & set(by_id[head.parent_id].versions)
             channels |= rebuilt[head.parent_id] & {channel for channel, _ in unchanged}
-        rebuilt[head.id] = {channel for channel in channels if not stored(head, channel)}
+        rebuilt[head.id] = channels - head.values.keys() if channels else channels
     return rebuilt
 
 
 def _ancestors_needed(
-    kept: list[Head],
-    by_id: dict[str, Head],
-    rebuilt: dict[str, set[int]],
-    stored: Callable[[Head, int], bool],
+    kept: list[Head], by_id: dict[str, Head], rebuilt: dict[str, set[int]]
 ) -> set[str]:
     """Return the ids of the ancestors from which channels of `kept` are rebuilt."""
     needed: set[str] = set()
@@ -132,41 +137,32 @@ def _ancestors_needed(
             needed.add(parent)
             seen.add(parent)
             ancestor = by_id[parent]
-            wanted = {channel for channel in wanted if not stored(ancestor, channel)}
+            wanted = wanted - ancestor.values.keys()
             parent = ancestor.parent_id
     return needed
 
 
-def _free_versions(thread: ThreadEdit, namespace: int, rebuilt: set[int]) -> None:
-    """Delete the values that no remaining checkpoint of the namespace uses.
-
-    Of carriers the values of the channels in `rebuilt` are used.
-    """
-    used: set[bytes] = set()
-    for head in thread.heads(namespace):
-        used.update(_version_keys(thread, namespace, head.versions))
-        used.add(frame_key(thread.number, namespace, head.frame))
-    for head in thread.heads(namespace, Kind.CARRIER):
-        used.add(frame_key(thread.number, namespace, head.frame))
-        carried = [(channel, version) for channel, version in head.versions if channel in rebuilt]
-        used.update(_version_keys(thread, namespace, carried))
-    prefix = rec.checkpoints_prefix(thread.number, namespace, Kind.VERSION)
-    frames = rec.checkpoints_prefix(thread.number, namespace, Kind.FRAME)
-    for key in list(thread.batch.keys(Table.THREADS, frames)):
-        if key not in used:
+def free_values(thread: ThreadEdit, namespace: int, dropped: Iterable[Head]) -> None:
+    """Delete what checkpoints had that are no more, and no remaining one of the namespace has."""
+    left = [*thread.heads(namespace), *thread.heads(namespace, Kind.CARRIER)]
+    frames = {frame_key(thread.number, namespace, head.frame) for head in left}
+    prefix = rec.checkpoints_prefix(thread.number, namespace, Kind.FRAME)
+    for key in list(thread.batch.keys(Table.THREADS, prefix)):
+        if key not in frames:
             thread.delete(key)
-    dropped: dict[int, list[values.StoredVersion]] = defaultdict(list)
-    staying: dict[int, list[values.StoredVersion]] = defaultdict(list)
-    for key, body in list(thread.batch.scan(Table.THREADS, prefix)):
-        channel = rec.channel_in_key(key, len(prefix))
-        (staying if key in used else dropped)[channel].append(values.unpack_stored(key, body))
-        if key not in used:
-            thread.delete(key)
-    for channel, versions in dropped.items():
-        values.free_pieces(thread, versions, staying[channel])
+    values.free_pieces(
+        thread, _values(thread, namespace, dropped), _values(thread, namespace, left)
+    )
 
 
-def _version_keys(
-    thread: ThreadEdit, namespace: int, versions: list[tuple[int, rec.Version]]
-) -> Iterable[bytes]:
-    return (rec.version_key(thread.number, namespace, channel, v) for channel, v in versions)
+def _values(
+    thread: ThreadEdit, namespace: int, heads: Iterable[Head]
+) -> Iterator[values.StoredValue]:
+    """Yield the values of checkpoints, each once."""
+    met: set[bytes] = set()
+    for head in heads:
+        for packed in head.values.values():
+            if packed not in met:
+                met.add(packed)
+                key = rec.checkpoint_key(thread.number, namespace, head.id)
+                yield values.unpack_stored(key, packed)

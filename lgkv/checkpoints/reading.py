@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import Bases, Fetched
-from lgkv.checkpoints.heads import Head, unpack_head
+from lgkv.checkpoints.channels import Fetched
+from lgkv.checkpoints.heads import ChannelEntry, Head, unpack_head
+from lgkv.checkpoints.order import LATEST, Bound, bound_of, descending
 from lgkv.checkpoints.thread import (
     channel_names,
-    namespace_name,
     namespace_number,
     namespace_numbers,
+    read_thread,
 )
-from lgkv.checkpoints.values import StoredVersion, read_version
-from lgkv.codec.plan import Form
+from lgkv.checkpoints.values import StoredValue, unpack_stored
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
-from lgkv.keys import TAG_BYTES, TAG_UUID, encode_text, pack_id
+from lgkv.keys import encode_text
 from lgkv.layout import Kind, Table, split_key
-from lgkv.names import thread_name, thread_number
+from lgkv.names import thread_number
 
 __all__ = [
     "Found",
+    "Parent",
     "Place",
     "find",
     "heads_of_all",
@@ -36,18 +38,18 @@ __all__ = [
     "newest_head",
     "place_of",
     "read_head",
+    "read_parent",
+    "with_bases",
     "writes_of",
 ]
 
 PAGE: Final = 64
 """The most heads that one snapshot reads for a listing."""
 
-_RECENT: Final = bytes((Kind.RECENT,))
-
 Snapshots = Callable[[], Snapshot]
-Fetch = Callable[[Snapshot, int, StoredVersion], Fetched]
+Fetch = Callable[[Snapshot, int, StoredValue], Fetched]
 """Reads what decoding a value will need."""
-FetchBase = Callable[[Snapshot, int, StoredVersion, Any], Fetched | None]
+FetchBase = Callable[[Snapshot | None, int, StoredValue, Any], Fetched | None]
 """Reads what comparing a new value with a stored one will need, None if they have nothing alike."""
 
 
@@ -124,45 +126,77 @@ def load(snapshot: Snapshot, place: Place, head: Head, fetch: Fetch) -> Found:
     except IndexError:
         key = rec.checkpoint_key(place.thread, place.namespace, head.id)
         raise CorruptionError(Table.THREADS.label, key, "a channel has no name") from None
-    values = {}
-    for channel, version in head.versions:
-        value = _value(snapshot, place, channel, version, fetch)
-        if value is not None:
-            values[names[channel]] = value
+    values = {
+        names[channel]: fetch(snapshot, place.thread, _stored(place, head, packed))
+        for channel, packed in head.values.items()
+    }
     return Found(place, head, versions, seen, values, writes_of(snapshot, place, head.id))
 
 
-def _value(
-    snapshot: Snapshot, place: Place, channel: int, version: rec.Version, fetch: Fetch
-) -> Fetched | None:
-    stored = read_version(snapshot, place.thread, place.namespace, channel, version)
-    if stored is None or stored.form is Form.EMPTY:
-        return None
-    return fetch(snapshot, place.thread, stored)
+def _stored(place: Place, head: Head, packed: bytes) -> StoredValue:
+    return unpack_stored(rec.checkpoint_key(place.thread, place.namespace, head.id), packed)
 
 
-def bases(
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a new checkpoint may build on: its parent as it was read, or written just now.
+
+    `mark` is that of its record, None if there is no parent. By channel: `channels` are
+    number, version and packed value, `bases` what comparing new values with the parent's needs.
+    """
+
+    thread: int = 0
+    mark: bytes | None = None
+    channels: Mapping[str, ChannelEntry] = field(default_factory=dict)
+    bases: Mapping[str, Fetched] = field(default_factory=dict)
+    frame: int = 0
+
+
+def read_parent(
     snapshot: Snapshot,
     place: Place | None,
     parent_id: str,
     new: Mapping[str, Any],
     fetch: FetchBase,
-) -> Bases:
-    """Return what a new checkpoint with values `new` may build on: what its parent has."""
-    head = None if place is None else read_head(snapshot, place, parent_id, Kind.CHECKPOINT)
-    if place is None or head is None:
-        return Bases()
-    versions, found = dict(head.versions), {}
-    numbers = {name: at for at, name in enumerate(channel_names(snapshot, place.thread))}
+) -> Parent:
+    """Return what a checkpoint with the new values `new` may build on."""
+    if place is None:
+        return Parent()
+    key = rec.checkpoint_key(place.thread, place.namespace, parent_id)
+    found = snapshot.get_marked(Table.THREADS, key)
+    if found is None:
+        return Parent()
+    body, mark = found
+    head = unpack_head(snapshot, place.thread, place.namespace, key, body)
+    names = channel_names(snapshot, place.thread)
+    try:
+        channels = {names[entry[0]]: entry for entry in head.channels}
+    except IndexError:
+        raise CorruptionError(Table.THREADS.label, key, "a channel has no name") from None
+    parent = Parent(place.thread, mark, channels, {}, head.frame)
+    return with_bases(parent, snapshot, key, new, fetch)
+
+
+def with_bases(
+    parent: Parent,
+    snapshot: Snapshot | None,
+    key: bytes,
+    new: Mapping[str, Any],
+    fetch: FetchBase,
+) -> Parent:
+    """Return the parent under `key` with what comparing the new values with its own needs.
+
+    Raises:
+        LookupError: There is no snapshot, and memory does not hold all of it.
+    """
+    bases = {}
     for name, value in new.items():
-        number = numbers.get(name, -1)
-        if number in versions:
-            version = versions[number]
-            stored = read_version(snapshot, place.thread, place.namespace, number, version)
-            base = None if stored is None else fetch(snapshot, place.thread, stored, value)
+        packed = parent.channels[name][2] if name in parent.channels else None
+        if packed is not None:
+            base = fetch(snapshot, parent.thread, unpack_stored(key, packed), value)
             if base is not None:
-                found[name] = version, base
-    return Bases(place.thread, found, head.frame, parent=True)
+                bases[name] = base
+    return replace(parent, bases=bases)
 
 
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:
@@ -177,43 +211,10 @@ def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.
 # --- listings: newest id first, a page of heads to a snapshot ------------------------------
 
 
-class _Bound(NamedTuple):
-    """An id as UTF-8 and the key that it has, or would have: listings go on below it."""
-
-    raw: bytes
-    key: bytes
-
-
-def _bound(prefix: bytes, before: str | None) -> _Bound | None:
-    return None if before is None else _Bound(encode_text(before), prefix + pack_id(before))
-
-
-def _descending(
-    snapshot: Snapshot, table: Table, prefix: bytes, below: _Bound | None
-) -> Iterator[_Bound]:
-    """Yield ids and keys, descending as the ids do as texts.
-
-    Ids that are UUIDs and ids that are not lie in two ranges, which are merged.
-    """
-    ranges = (_range(snapshot, table, prefix, tag, below) for tag in (TAG_UUID, TAG_BYTES))
-    return heapq.merge(*ranges, reverse=True)
-
-
-def _range(
-    snapshot: Snapshot, table: Table, prefix: bytes, tag: int, below: _Bound | None
-) -> Iterator[_Bound]:
-    same = below is not None and below.key[len(prefix)] == tag
-    stop = below.key if below is not None and same else None
-    for key in snapshot.keys(table, prefix + bytes((tag,)), stop=stop, reverse=True):
-        raw = rec.id_in_key(key, len(prefix))
-        if below is None or same or raw < below.raw:
-            yield _Bound(raw, key)
-
-
 def _heads_before(snapshot: Snapshot, place: Place, before: str | None, count: int) -> list[Head]:
     prefix = rec.checkpoints_prefix(place.thread, place.namespace)
     heads = []
-    for _, key in _descending(snapshot, Table.THREADS, prefix, _bound(prefix, before)):
+    for _, key in descending(snapshot, Table.THREADS, prefix, bound_of(prefix, before)):
         body = snapshot.get(Table.THREADS, key)
         if body is not None:
             heads.append(unpack_head(snapshot, place.thread, place.namespace, key, body))
@@ -270,40 +271,82 @@ def _pages(snapshots: Snapshots, place: Place, before: str | None) -> Iterator[t
 
 
 def heads_of_all(snapshots: Snapshots, before: str | None) -> Iterator[tuple[Place, Head]]:
-    """Yield the heads of all threads, newest id first."""
-    names: dict[int, str] = {}
-    count, below = 1, _bound(_RECENT, before)
+    """Yield the heads of all threads, newest id first.
+
+    A thread is looked into once the listing has come down to its newest checkpoint.
+    """
+    merged, count = _Merged(before), 1
     while True:
         with snapshots() as snapshot:
-            page, below = _recent_page(snapshot, names, below, count)
+            page = merged.page(snapshot, count)
         yield from page
-        if below is None:
+        if len(page) < count:
             return
         count = min(count * 4, PAGE)
 
 
-def _recent_page(
-    snapshot: Snapshot, names: dict[int, str], below: _Bound | None, count: int
-) -> tuple[list[tuple[Place, Head]], _Bound | None]:
-    """Return a page of heads, and where to go on, or None at the end."""
-    page = []
-    for bound in _descending(snapshot, Table.INDEX, _RECENT, below):
-        key = bound.key
-        _, thread, namespace = split_key(Table.INDEX, key, 1, "iuu")
-        head_key = rec.checkpoints_prefix(thread, namespace) + key[1 : rec.id_end(key, 1)]
-        body = snapshot.get(Table.THREADS, head_key)
-        if body is None:
-            raise CorruptionError(
-                Table.INDEX.label, key, "the index names a checkpoint that is missing"
-            )
-        if thread not in names:
-            names[thread] = thread_name(snapshot, thread)
-        name = namespace_name(snapshot, thread, namespace)
-        head = unpack_head(snapshot, thread, namespace, head_key, body)
-        page.append((Place(thread, names[thread], namespace, name), head))
-        if len(page) == count:
-            return page, bound
-    return page, None
+class _Merged:
+    """The checkpoints of all threads from the newest id down, a page at a time.
+
+    Between two pages it holds keys only: how far it is among the threads, which are ordered
+    by their newest checkpoints, and of each namespace of those its next checkpoint.
+    """
+
+    def __init__(self, before: str | None) -> None:
+        self._before = before
+        self._reached: Bound | None = None
+        self._met: set[int] = set()
+        self._next: list[tuple[bytes, bytes, Place]] = []
+        self._as_of = -1
+
+    def page(self, snapshot: Snapshot, count: int) -> list[tuple[Place, Head]]:
+        """Return the next `count` checkpoints, fewer at the end."""
+        self._look_for_risen(snapshot)
+        page: list[tuple[Place, Head]] = []
+        threads = descending(snapshot, Table.INDEX, LATEST, self._reached)
+        newest = next(threads, None)
+        while len(page) < count:
+            while newest is not None and (not self._next or newest.raw >= self._next[-1][0]):
+                self._look_into(snapshot, newest)
+                self._reached, newest = newest, next(threads, None)
+            if not self._next:
+                break
+            raw, key, place = self._next.pop()
+            self._push(snapshot, place, Bound(raw, key))
+            body = snapshot.get(Table.THREADS, key)
+            if body is not None:  # else it was deleted since the last page
+                head = unpack_head(snapshot, place.thread, place.namespace, key, body)
+                page.append((place, head))
+                self._before = head.id
+        return page
+
+    def _look_for_risen(self, snapshot: Snapshot) -> None:
+        """Look into threads that have a new newest checkpoint, above the point reached."""
+        commit = snapshot.read_state().commit
+        if commit != self._as_of and self._reached is not None:
+            for thread in descending(snapshot, Table.INDEX, LATEST, None):
+                if thread <= self._reached:
+                    break
+                self._look_into(snapshot, thread)
+        self._as_of = commit
+
+    def _look_into(self, snapshot: Snapshot, thread: Bound) -> None:
+        _, number = split_key(Table.INDEX, thread.key, 1, "iu")
+        if number in self._met:
+            return
+        self._met.add(number)
+        name = read_thread(snapshot, number).thread_id
+        for namespace, namespace_name in namespace_numbers(snapshot, number).items():
+            place = Place(number, name, namespace, namespace_name)
+            prefix = rec.checkpoints_prefix(number, namespace)
+            self._push(snapshot, place, bound_of(prefix, self._before))
+
+    def _push(self, snapshot: Snapshot, place: Place, below: Bound | None) -> None:
+        """Take up the next checkpoint of a namespace below a bound, if there is one."""
+        prefix = rec.checkpoints_prefix(place.thread, place.namespace)
+        found = next(descending(snapshot, Table.THREADS, prefix, below), None)
+        if found is not None:
+            bisect.insort(self._next, (found.raw, found.key, place))
 
 
 # --- channels that are stored as changes ---------------------------------------------------
@@ -341,14 +384,11 @@ def load_history(  # noqa: PLR0917  what names a checkpoint, and what to read of
         for write in reversed(writes_of(snapshot, place, parent)):
             if write.channel in remaining:
                 writes[write.channel].append(write)
-        versions = dict(head.versions)
+        values = head.values
         for name in list(remaining):
-            number = numbers.get(name)
-            if number is None or number not in versions:
-                continue
-            seed = _value(snapshot, place, number, versions[number], fetch)
-            if seed is not None:
-                seeds[name] = seed
+            packed = values.get(numbers.get(name, -1))
+            if packed is not None:
+                seeds[name] = fetch(snapshot, place.thread, _stored(place, head, packed))
                 remaining.discard(name)
         parent = head.parent_id
     return {name: found[::-1] for name, found in writes.items()}, seeds

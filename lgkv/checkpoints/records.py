@@ -12,14 +12,13 @@ from typing import Any, Final
 from lgkv.codec import Payload
 from lgkv.errors import CorruptionError
 from lgkv.keys import (
+    TAG_UUID,
     decode_text,
     encode_text,
     pack_id,
     pack_text,
     pack_uint,
-    pack_version,
     unpack_id,
-    unpack_uint,
 )
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 
@@ -27,14 +26,19 @@ __all__ = [
     "ThreadRecord",
     "Write",
     "pack_payload",
+    "pack_whole_id",
     "pack_writes",
     "unpack_payload",
+    "unpack_whole_id",
     "unpack_writes",
 ]
 
 Version = str | int | float
 
-_THREAD: Final = struct.Struct("<5Q")
+_THREAD: Final = struct.Struct("<6QI")
+
+NO_ID: Final = b"\x00"
+"""In the place of an id in a key: sorts before every id."""
 
 
 # --- keys ----------------------------------------------------------------------------------
@@ -77,27 +81,10 @@ def task_key(thread: int, namespace: int, checkpoint_id: str, task_id: str) -> b
     return writes_prefix(thread, namespace, checkpoint_id) + pack_text(task_id)
 
 
-def version_key(thread: int, namespace: int, channel: int, version: Version) -> bytes:
-    """Return the key of a channel's value at a version."""
-    return versions_prefix(thread, namespace, channel) + pack_version(version)
-
-
-def versions_prefix(thread: int, namespace: int, channel: int) -> bytes:
-    """Return the prefix of the versions of a channel."""
-    return checkpoints_prefix(thread, namespace, Kind.VERSION) + pack_uint(channel)
-
-
-def channel_in_key(key: bytes, start: int) -> int:
-    """Return the channel number at `start` of a version's key."""
-    try:
-        return unpack_uint(key, start)[0]
-    except ValueError as error:
-        raise CorruptionError(Table.THREADS.label, key, str(error)) from None
-
-
-def recent_key(checkpoint_id: str, thread: int, namespace: int) -> bytes:
-    """Return the index key that orders the checkpoints of all threads by id."""
-    return bytes((Kind.RECENT,)) + pack_id(checkpoint_id) + pack_uint(thread) + pack_uint(namespace)
+def latest_key(checkpoint_id: str | None, thread: int) -> bytes:
+    """Return the index key that orders threads by their newest checkpoint's id."""
+    packed = NO_ID if checkpoint_id is None else pack_id(checkpoint_id)
+    return bytes((Kind.LATEST,)) + packed + pack_uint(thread)
 
 
 def run_prefix(run_id: str) -> bytes:
@@ -110,38 +97,56 @@ def run_key(run_id: str, thread: int, namespace: int, checkpoint_id: str) -> byt
     return run_prefix(run_id) + pack_uint(thread) + pack_uint(namespace) + pack_id(checkpoint_id)
 
 
-def updated_key(updated_us: int, thread: int) -> bytes:
-    """Return the index key that orders threads by their newest checkpoint's time."""
-    return bytes((Kind.THREAD_UPDATED,)) + pack_uint(updated_us) + pack_uint(thread)
-
-
 # --- the thread's own record ---------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class ThreadRecord:
-    """Times in microseconds since 1970; `size_bytes` counts keys and records in `THREADS`."""
+    """Times in microseconds since 1970; `size_bytes` counts keys and records in `THREADS`.
 
+    `latest_id` is the greatest id of a checkpoint in any of its namespaces, None if there is
+    none.
+    """
+
+    thread_id: str
     created_us: int
     updated_us: int
     checkpoints: int = 0
     size_bytes: int = 0
-    namespaces: int = 0
+    namespaces: int = 1
+    carriers: int = 0
+    latest_id: str | None = None
 
     def pack(self) -> bytes:
         """Return the record's body."""
-        return _THREAD.pack(
-            self.created_us, self.updated_us, self.checkpoints, self.size_bytes, self.namespaces
+        latest = b"" if self.latest_id is None else pack_whole_id(self.latest_id)
+        numbers = _THREAD.pack(
+            self.created_us,
+            self.updated_us,
+            self.checkpoints,
+            self.size_bytes,
+            self.namespaces,
+            self.carriers,
+            len(latest),
         )
+        return numbers + latest + encode_text(self.thread_id)
 
     @classmethod
     def unpack(cls, key: bytes, body: bytes) -> ThreadRecord:
         """Return the record that `pack` made `body` from."""
-        if len(body) != _THREAD.size:
-            raise CorruptionError(
-                Table.THREADS.label, key, "the thread record does not have its size"
-            )
-        return cls(*_THREAD.unpack(body))
+        if len(body) < _THREAD.size:
+            raise CorruptionError(Table.THREADS.label, key, "the thread record is cut short")
+        *numbers, size = _THREAD.unpack_from(body)
+        latest = body[_THREAD.size : _THREAD.size + size]
+        try:
+            latest_id = unpack_whole_id(latest) if latest else None
+        except ValueError as error:
+            raise CorruptionError(Table.THREADS.label, key, f"no checkpoint id: {error}") from None
+        if len(latest) != size:
+            raise CorruptionError(Table.THREADS.label, key, "the thread record is cut short")
+        record = cls(text_of(key, body[_THREAD.size + size :]), *numbers)
+        record.latest_id = latest_id
+        return record
 
 
 # --- values and writes ---------------------------------------------------------------------
@@ -203,6 +208,20 @@ def unpack_payload(key: bytes, body: bytes) -> Payload:
     if not 2 <= end <= len(body):
         raise CorruptionError(Table.THREADS.label, key, "the value has no type")
     return text_of(key, body[2:end]), body[end:]
+
+
+_TEXT: Final = b"\x00"
+
+
+def pack_whole_id(text: str) -> bytes:
+    """Return an id whole: a UUID in 17 bytes, any other as NUL and its text."""
+    packed = pack_id(text)
+    return packed if packed[0] == TAG_UUID else _TEXT + encode_text(text)
+
+
+def unpack_whole_id(raw: bytes) -> str:
+    """Return the id that `pack_whole_id` made `raw` from; ValueError if it is damaged."""
+    return decode_text(raw[1:] if raw[:1] == _TEXT else unpack_id(raw, 0)[0])
 
 
 def pack_channels(names: list[str]) -> bytes:

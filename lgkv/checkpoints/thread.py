@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
+from lgkv.checkpoints import order
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.heads import (
     FRAMED_FROM,
@@ -14,29 +16,44 @@ from lgkv.checkpoints.heads import (
     frame_key,
     pack_frame,
     pack_head,
+    pack_whole_version,
     read_frame,
     unpack_head,
 )
-from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import encode_text, pack_uint
 from lgkv.layout import Kind, Table
 from lgkv.names import add_thread, remove_thread, thread_number
+from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
 __all__ = [
+    "ROOT_NAMESPACE",
     "ThreadEdit",
     "channel_names",
     "namespace_name",
     "namespace_number",
     "namespace_numbers",
     "now_us",
+    "read_thread",
 ]
+
+ROOT_NAMESPACE: Final = 0
+"""The number of the checkpoint namespace "", which every thread has."""
 
 
 def now_us() -> int:
     """Return the time in microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def read_thread(snapshot: Snapshot, number: int) -> rec.ThreadRecord:
+    """Return the record of thread `number`."""
+    key = rec.thread_key(number, Kind.THREAD)
+    body = snapshot.get(Table.THREADS, key)
+    if body is None:
+        raise CorruptionError(Table.THREADS.label, key, "the thread's record is missing")
+    return rec.ThreadRecord.unpack(key, body)
 
 
 def channel_names(snapshot: Snapshot, thread: int) -> list[str]:
@@ -48,12 +65,16 @@ def channel_names(snapshot: Snapshot, thread: int) -> list[str]:
 
 def namespace_number(snapshot: Snapshot, thread: int, namespace: str) -> int | None:
     """Return the number of a checkpoint namespace, or None."""
+    if not namespace:
+        return ROOT_NAMESPACE
     body = snapshot.get(Table.THREADS, rec.namespace_number_key(thread, namespace))
     return None if body is None else int.from_bytes(body, "big")
 
 
 def namespace_name(snapshot: Snapshot, thread: int, number: int) -> str:
     """Return the name of checkpoint namespace `number`."""
+    if number == ROOT_NAMESPACE:
+        return ""
     key = rec.namespace_name_key(thread, number)
     body = snapshot.get(Table.THREADS, key)
     if body is None:
@@ -66,45 +87,66 @@ def namespace_name(snapshot: Snapshot, thread: int, number: int) -> str:
 def namespace_numbers(snapshot: Snapshot, thread: int) -> dict[int, str]:
     """Return the checkpoint namespaces of a thread by number."""
     prefix = rec.thread_key(thread, Kind.NAMESPACE_NAME)
-    return {
-        int.from_bytes(key[len(prefix) + 1 :], "big"): rec.text_of(key, body)
-        for key, body in snapshot.scan(Table.THREADS, prefix)
-    }
+    names = {ROOT_NAMESPACE: ""}
+    for key, body in snapshot.scan(Table.THREADS, prefix):
+        names[int.from_bytes(key[len(prefix) + 1 :], "big")] = rec.text_of(key, body)
+    return names
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a batch knows of a thread: as it is in the transaction at this point."""
+
+    number: int
+    record: rec.ThreadRecord
+    channels: dict[str, int] | None = None
+    namespaces: dict[str, int] = field(default_factory=lambda: {"": ROOT_NAMESPACE})
 
 
 class ThreadEdit:
     """Changes to one thread. `save` stores its record once all of them are made."""
 
-    def __init__(self, batch: Batch, thread_id: str, number: int, record: rec.ThreadRecord) -> None:
-        self.batch, self.thread_id, self.number, self.record = batch, thread_id, number, record
-        self._indexed_us = record.updated_us
-        self._channels: list[str] | None = None
+    def __init__(self, batch: Batch, known: _Known) -> None:
+        self.batch, self._known = batch, known
+        self.number, self.record = known.number, known.record
+        self._indexed_id = known.record.latest_id
+        self._latest_gone = False
 
     @classmethod
     def find(cls, batch: Batch, thread_id: str) -> ThreadEdit | None:
         """Return the thread, or None if there is none of this name."""
-        number = thread_number(batch, thread_id)
-        return None if number is None else cls.load(batch, thread_id, number)
+        known = batch.memo.get((Table.THREADS, thread_id))
+        if known is None:
+            number = thread_number(batch, thread_id)
+            if number is None:
+                return None
+            known = _Known(number, read_thread(batch, number))
+            batch.memo[Table.THREADS, thread_id] = known
+        return cls(batch, known)
 
     @classmethod
-    def load(cls, batch: Batch, thread_id: str, number: int) -> ThreadEdit:
-        """Return the thread of this name and number."""
-        key = rec.thread_key(number, Kind.THREAD)
-        body = batch.get(Table.THREADS, key)
-        if body is None:
-            raise CorruptionError(Table.THREADS.label, key, "the thread's record is missing")
-        return cls(batch, thread_id, number, rec.ThreadRecord.unpack(key, body))
+    def load(cls, batch: Batch, number: int) -> ThreadEdit:
+        """Return the thread of this number."""
+        thread_id = read_thread(batch, number).thread_id
+        found = cls.find(batch, thread_id)
+        if found is None or found.number != number:
+            key = rec.thread_key(number, Kind.THREAD)
+            raise CorruptionError(Table.THREADS.label, key, f"{thread_id!r} is not its name")
+        return found
+
+    @classmethod
+    def add(cls, batch: Batch, thread_id: str) -> ThreadEdit:
+        """Return a new thread, which `find` did not."""
+        now = now_us()
+        known = _Known(add_thread(batch, thread_id), rec.ThreadRecord(thread_id, now, now))
+        batch.memo[Table.THREADS, thread_id] = known
+        batch.put(Table.INDEX, rec.latest_key(None, known.number), b"")
+        return cls(batch, known)
 
     @classmethod
     def find_or_add(cls, batch: Batch, thread_id: str) -> ThreadEdit:
         """Return the thread, made now if there is none."""
-        found = cls.find(batch, thread_id)
-        if found is not None:
-            return found
-        now = now_us()
-        edit = cls(batch, thread_id, add_thread(batch, thread_id), rec.ThreadRecord(now, now))
-        batch.put(Table.INDEX, rec.updated_key(now, edit.number), b"")
-        return edit
+        return cls.find(batch, thread_id) or cls.add(batch, thread_id)
 
     # --- records, counted ---
 
@@ -132,9 +174,15 @@ class ThreadEdit:
 
     def namespace(self, namespace: str) -> int:
         """Return the number of a checkpoint namespace, given now if it is new."""
-        number = namespace_number(self.batch, self.number, namespace)
-        if number is not None:
-            return number
+        number = self._known.namespaces.get(namespace)
+        if number is None:
+            number = namespace_number(self.batch, self.number, namespace)
+            if number is None:
+                number = self._add_namespace(namespace)
+            self._known.namespaces[namespace] = number
+        return number
+
+    def _add_namespace(self, namespace: str) -> int:
         number = self.record.namespaces
         self.record.namespaces += 1
         self.put(rec.namespace_number_key(self.number, namespace), number.to_bytes(8, "big"))
@@ -143,56 +191,66 @@ class ThreadEdit:
 
     def channels(self, names: Iterable[str]) -> dict[str, int]:
         """Return the numbers of channels, given now where they are new."""
-        if self._channels is None:
-            self._channels = channel_names(self.batch, self.number)
-        numbers = {name: number for number, name in enumerate(self._channels)}
-        new = [name for name in dict.fromkeys(names) if name not in numbers]
-        for name in new:
-            numbers[name] = len(self._channels)
-            self._channels.append(name)
-        if new:
-            self.put(rec.thread_key(self.number, Kind.CHANNELS), rec.pack_channels(self._channels))
+        numbers = self._known.channels
+        if numbers is None:
+            found = channel_names(self.batch, self.number)
+            numbers = {name: number for number, name in enumerate(found)}
+            self._known.channels = numbers
+        before = len(numbers)
+        for name in names:
+            numbers.setdefault(name, len(numbers))
+        if len(numbers) > before:
+            self.put(rec.thread_key(self.number, Kind.CHANNELS), rec.pack_channels(list(numbers)))
         return numbers
 
     # --- checkpoints ---
 
-    def put_head(self, namespace: int, head: Head) -> None:
-        """Store a checkpoint's head and its index entries, in place of an older one."""
-        recent = rec.recent_key(head.id, self.number, namespace)
-        if self.batch.put_new(Table.INDEX, recent, b""):
+    def put_head(self, namespace: int, head: Head) -> tuple[Head | None, int]:
+        """Store a checkpoint's head and its index entries.
+
+        Return the one that it replaces, and the number of the frame that it is stored against.
+        """
+        key, old = rec.checkpoint_key(self.number, namespace, head.id), None
+        body, frame = self._framed(namespace, head)
+        if self.put_new(key, body):
             self.record.checkpoints += 1
-            old = self.head(namespace, head.id, Kind.CARRIER)
-            self.delete(rec.checkpoint_key(self.number, namespace, head.id, Kind.CARRIER))
+            if self.record.carriers:
+                old = self._take_carrier(namespace, head.id)
         else:
             old = self.head(namespace, head.id)
+            self.put(key, body)
         if old is not None and old.run_id != head.run_id:
             self._unindex_run(namespace, old)
-        self._index_run(namespace, head)
-        self._put_framed(namespace, head, Kind.CHECKPOINT)
+        self.index_run(namespace, head)
+        if self.record.latest_id is None or head.id > self.record.latest_id:
+            self.record.latest_id = head.id
+        return old, frame
 
-    def _put_framed(self, namespace: int, head: Head, kind: Kind) -> None:
-        """Store a head; `head.frame` names the frame that may serve it."""
-        number, changes = 0, head.versions
-        if len(head.versions) >= FRAMED_FROM:
-            number = head.frame
-            frame = read_frame(self.batch, self.number, namespace, number) if number else None
-            known = None if frame is None else changes_against(frame, head.versions)
-            if known is None:
-                self.batch.state.stamps += 1
-                number, known = self.batch.state.stamps, []
-                key = frame_key(self.number, namespace, number)
-                self.put(key, pack_frame(head.versions))
-            changes = known
-        key = rec.checkpoint_key(self.number, namespace, head.id, kind)
-        self.put(key, pack_head(replace(head, frame=number), changes))
+    def _take_carrier(self, namespace: int, checkpoint_id: str) -> Head | None:
+        old = self.head(namespace, checkpoint_id, Kind.CARRIER)
+        if old is not None:
+            self._delete_carrier(namespace, checkpoint_id)
+        return old
 
-    def index(self, namespace: int, head: Head, kind: Kind) -> None:
-        """Store the index entries of a head that is there already."""
-        if kind is Kind.CHECKPOINT:
-            self.batch.put(Table.INDEX, rec.recent_key(head.id, self.number, namespace), b"")
-        self._index_run(namespace, head)
+    def _delete_carrier(self, namespace: int, checkpoint_id: str) -> None:
+        self.delete(rec.checkpoint_key(self.number, namespace, checkpoint_id, Kind.CARRIER))
+        self.record.carriers -= 1
 
-    def _index_run(self, namespace: int, head: Head) -> None:
+    def _framed(self, namespace: int, head: Head) -> tuple[bytes, int]:
+        """Return the body of a head and its frame; `head.frame` names the one that may serve it."""
+        if len(head.channels) < FRAMED_FROM:
+            return pack_head(head, head.channels, 0), 0
+        number = head.frame
+        frame = read_frame(self.batch, self.number, namespace, number) if number else None
+        changes = None if frame is None else changes_against(frame, head.channels)
+        if changes is None:
+            self.batch.state.chains += 1
+            number, changes = self.batch.state.chains, []
+            self.put(frame_key(self.number, namespace, number), pack_frame(head.channels))
+        return pack_head(head, changes, number), number
+
+    def index_run(self, namespace: int, head: Head) -> None:
+        """Store the index entry of a head's run, if it has one."""
         if head.run_id is not None:
             key = rec.run_key(head.run_id, self.number, namespace, head.id)
             self.batch.put(Table.INDEX, key, encode_text(head.id))
@@ -209,51 +267,76 @@ class ThreadEdit:
         body = self.batch.get(Table.THREADS, key)
         return None if body is None else self._unpack(namespace, key, body)
 
-    def has_checkpoint(self, namespace: int, checkpoint_id: str) -> bool:
-        """Whether a checkpoint is there."""
-        key = rec.checkpoint_key(self.number, namespace, checkpoint_id)
-        return self.batch.has(Table.THREADS, key)
-
     def heads(self, namespace: int, kind: Kind = Kind.CHECKPOINT) -> list[Head]:
         """Return the heads of a namespace, in the order of their keys."""
         prefix = rec.checkpoints_prefix(self.number, namespace, kind)
         found = self.batch.scan(Table.THREADS, prefix)
         return [self._unpack(namespace, key, body) for key, body in found]
 
+    def heads_with(self, namespace: int, versions: Iterable[rec.Version]) -> Iterator[Head]:
+        """Yield the heads of a namespace that may have one of these versions, newest first."""
+        packed = [pack_whole_version(version) for version in versions]
+        framed = len(self._known.channels or ()) >= FRAMED_FROM
+        prefix = rec.checkpoints_prefix(self.number, namespace)
+        for key, body in self.batch.scan(Table.THREADS, prefix, reverse=True):
+            if framed or any(each in body for each in packed):
+                yield self._unpack(namespace, key, body)
+
     def _unpack(self, namespace: int, key: bytes, body: bytes) -> Head:
         return unpack_head(self.batch, self.number, namespace, key, body)
 
     def hide(self, namespace: int, head: Head) -> None:
-        """Keep of a checkpoint only what channels of later ones are rebuilt from."""
+        """Make a checkpoint a carrier: what channels of later ones are rebuilt from."""
         self._forget(namespace, head)
-        self._put_framed(namespace, head, Kind.CARRIER)
+        self.put_carrier(namespace, head)
+        self.record.carriers += 1
+
+    def put_carrier(self, namespace: int, head: Head) -> None:
+        """Store a carrier's head."""
+        key = rec.checkpoint_key(self.number, namespace, head.id, Kind.CARRIER)
+        self.put(key, self._framed(namespace, head)[0])
 
     def drop(self, namespace: int, head: Head, kind: Kind = Kind.CHECKPOINT) -> None:
         """Delete a checkpoint, or a carrier, with its pending writes and index entries."""
         if kind is Kind.CHECKPOINT:
             self._forget(namespace, head)
         else:
-            self.delete(rec.checkpoint_key(self.number, namespace, head.id, kind))
+            self._delete_carrier(namespace, head.id)
         self._unindex_run(namespace, head)
         self.delete_range(rec.writes_prefix(self.number, namespace, head.id))
 
     def _forget(self, namespace: int, head: Head) -> None:
         self.delete(rec.checkpoint_key(self.number, namespace, head.id))
-        self.batch.delete(Table.INDEX, rec.recent_key(head.id, self.number, namespace))
         self.record.checkpoints -= 1
+        self._latest_gone |= head.id == self.record.latest_id
 
     # --- the thread itself ---
 
     def save(self) -> None:
         """Store the thread's record; a thread that holds nothing any more is removed."""
-        if not self.record.checkpoints and not self._has_writes():
+        record = self.record
+        if not record.checkpoints and not self._has_writes():
             self.remove()
             return
-        if self.record.updated_us != self._indexed_us:
-            self.batch.delete(Table.INDEX, rec.updated_key(self._indexed_us, self.number))
-            self.batch.put(Table.INDEX, rec.updated_key(self.record.updated_us, self.number), b"")
-        key = rec.thread_key(self.number, Kind.THREAD)
-        self.batch.put(Table.THREADS, key, self.record.pack())
+        if self._latest_gone:
+            record.latest_id = self._find_latest()
+        if record.latest_id != self._indexed_id:
+            self.batch.delete(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
+            self.batch.put(Table.INDEX, rec.latest_key(record.latest_id, self.number), b"")
+            self._indexed_id = record.latest_id
+        self.batch.put(Table.THREADS, rec.thread_key(self.number, Kind.THREAD), record.pack())
+
+    def _find_latest(self) -> str | None:
+        """Return the greatest id of a checkpoint in any namespace, None if there is none."""
+        newest = []
+        for namespace in namespace_numbers(self.batch, self.number):
+            prefix = rec.checkpoints_prefix(self.number, namespace)
+            for _, key in order.descending(self.batch, Table.THREADS, prefix, None):
+                body = self.batch.get(Table.THREADS, key)
+                if body is not None:
+                    newest.append(self._unpack(namespace, key, body).id)
+                break
+        return max(newest, default=None)
 
     def _has_writes(self) -> bool:
         return self.batch.has(Table.THREADS, rec.thread_key(self.number, Kind.WRITES))
@@ -263,8 +346,8 @@ class ThreadEdit:
         for namespace in namespace_numbers(self.batch, self.number):
             for kind in (Kind.CHECKPOINT, Kind.CARRIER):
                 for head in self.heads(namespace, kind):
-                    self.batch.delete(Table.INDEX, rec.recent_key(head.id, self.number, namespace))
                     self._unindex_run(namespace, head)
         self.batch.delete_range(Table.THREADS, pack_uint(self.number))
-        self.batch.delete(Table.INDEX, rec.updated_key(self._indexed_us, self.number))
-        remove_thread(self.batch, self.number, self.thread_id)
+        self.batch.delete(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
+        remove_thread(self.batch, self.record.thread_id)
+        self.batch.memo.pop((Table.THREADS, self.record.thread_id), None)

@@ -16,6 +16,7 @@ __all__ = [
     "PlainCodec",
     "StoredCheckpoint",
     "ThreadInfo",
+    "decode_parts",
     "decode_payload",
 ]
 
@@ -44,7 +45,8 @@ class ThreadInfo:
     """A thread in a listing. `metadata` is that of its newest checkpoint in the root namespace.
 
     `size_bytes` counts the thread's records and their keys. `metadata` is empty where it is
-    encrypted or otherwise not plain data.
+    encrypted or otherwise not plain data. `latest_checkpoint_id` is the greatest id in any
+    namespace, None where there are only pending writes yet.
     """
 
     thread_id: str
@@ -54,6 +56,7 @@ class ThreadInfo:
     size_bytes: int
     metadata: dict[str, Any]
     number: int
+    latest_checkpoint_id: str | None
 
 
 class PlainCodec:
@@ -78,9 +81,9 @@ class PlainCodec:
             )
         return decode_plain(raw)
 
-    def encode_metadata(self, metadata: dict[str, Any]) -> Payload:
-        """Return metadata as a payload."""
-        return self.encode(metadata)
+    def encode_parts(self, parts: list[dict[str, Any]]) -> Payload:
+        """Return the metadata of a checkpoint and what else it has as a payload."""
+        return self.encode(parts)
 
 
 def decode_payload(codec: Codec, payload: Payload, key: bytes | None = None) -> Any:
@@ -99,3 +102,17 @@ def decode_payload(codec: Codec, payload: Payload, key: bytes | None = None) -> 
             reason = f"the value cannot be decoded: {error}"
             raise CorruptionError(Table.THREADS.label, key, reason) from error
         raise
+
+
+def decode_parts(
+    codec: Codec, payload: Payload, key: bytes | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metadata of a checkpoint, and what else it has beside its channels."""
+    parts = decode_payload(codec, payload, key)
+    if (
+        not isinstance(parts, (list, tuple))
+        or len(parts) != 2
+        or not all(isinstance(part, dict) for part in parts)
+    ):
+        raise CorruptionError(Table.THREADS.label, key, "a checkpoint does not have its parts")
+    return parts[0], parts[1]

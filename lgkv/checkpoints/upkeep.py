@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from lgkv.checkpoints import pruning
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.heads import unpack_head
+from lgkv.checkpoints.order import LATEST, Bound, descending
 from lgkv.checkpoints.reading import Place, newest_head
-from lgkv.checkpoints.thread import ThreadEdit, namespace_number, now_us
-from lgkv.checkpoints.types import PLAIN_TYPE, ThreadInfo
+from lgkv.checkpoints.thread import ROOT_NAMESPACE, ThreadEdit, now_us, read_thread
+from lgkv.checkpoints.types import PLAIN_TYPE, PlainCodec, ThreadInfo, decode_parts
 from lgkv.env import Snapshot
-from lgkv.errors import CorruptionError, InvalidInputError
-from lgkv.keys import decode_text, pack_uint
-from lgkv.layout import Kind, Table, decode_plain, split_key
-from lgkv.names import add_thread, thread_name, thread_number
+from lgkv.errors import InvalidInputError
+from lgkv.keys import decode_text, encode_text, pack_uint
+from lgkv.layout import Kind, Table, split_key
+from lgkv.names import thread_number
 from lgkv.writer import Batch, Change
 
 __all__ = ["copy_thread", "delete_runs", "delete_thread", "iterate_threads", "prune"]
@@ -41,7 +42,7 @@ def delete_runs(run_ids: Sequence[str]) -> Change[None]:
 
     def apply(batch: Batch) -> None:
         for (number, namespace), ids in _of_runs(batch, wanted).items():
-            thread = ThreadEdit.load(batch, thread_name(batch, number), number)
+            thread = ThreadEdit.load(batch, number)
             pruning.drop_checkpoints(thread, namespace, ids)
             thread.save()
 
@@ -70,11 +71,11 @@ def copy_thread(source: str, target: str) -> Change[None]:
             raise InvalidInputError(
                 f"there is a thread {target!r} already: delete it first, or name another"
             )
-        now = now_us()
-        new = ThreadEdit(batch, target, add_thread(batch, target), rec.ThreadRecord(now, now))
+        new = ThreadEdit.add(batch, target)
         new.record.checkpoints = old.record.checkpoints
+        new.record.carriers = old.record.carriers
         new.record.namespaces = old.record.namespaces
-        batch.put(Table.INDEX, rec.updated_key(now, new.number), b"")
+        new.record.latest_id = old.record.latest_id
         prefix, new_prefix = pack_uint(old.number), pack_uint(new.number)
         own = rec.thread_key(old.number, Kind.THREAD)
         for key, body in batch.scan(Table.THREADS, prefix):
@@ -85,7 +86,7 @@ def copy_thread(source: str, target: str) -> Change[None]:
             if kind in (Kind.CHECKPOINT, Kind.CARRIER):
                 (namespace, _) = split_key(Table.THREADS, key, len(prefix) + 1, "ui")
                 head = unpack_head(batch, old.number, namespace, key, body)
-                new.index(namespace, head, Kind(kind))
+                new.index_run(namespace, head)
         new.save()
 
     return Change(apply)
@@ -134,39 +135,41 @@ def _since_us(older_than: datetime.timedelta | datetime.datetime) -> int:
 
 
 def iterate_threads(snapshot: Snapshot, before: ThreadInfo | None) -> Iterator[ThreadInfo]:
-    """Yield threads, the one with the newest checkpoint first."""
-    stop = None
+    """Yield threads, the one with the newest checkpoint first, those without one last."""
+    below = stop = None
     if before is not None:
-        stop = rec.updated_key(_time_us(before.updated_at), before.number)
-    for key in snapshot.keys(Table.INDEX, bytes((Kind.THREAD_UPDATED,)), stop=stop, reverse=True):
-        _, number = split_key(Table.INDEX, key, 1, "uu")
-        yield _info(snapshot, number)
+        last_id = before.latest_checkpoint_id
+        key = rec.latest_key(last_id, before.number)
+        if last_id is None:
+            stop = key
+        else:
+            below = Bound(encode_text(last_id), key)
+    if stop is None:
+        for _, key in descending(snapshot, Table.INDEX, LATEST, below):
+            yield _info(snapshot, split_key(Table.INDEX, key, 1, "iu")[1])
+    for key in snapshot.keys(Table.INDEX, LATEST + rec.NO_ID, stop=stop, reverse=True):
+        yield _info(snapshot, split_key(Table.INDEX, key, 2, "u")[0])
 
 
 def _info(snapshot: Snapshot, number: int) -> ThreadInfo:
-    key = rec.thread_key(number, Kind.THREAD)
-    body = snapshot.get(Table.THREADS, key)
-    if body is None:
-        raise CorruptionError(Table.THREADS.label, key, "the thread's record is missing")
-    record = rec.ThreadRecord.unpack(key, body)
-    name = thread_name(snapshot, number)
+    record = read_thread(snapshot, number)
     return ThreadInfo(
-        name,
+        record.thread_id,
         _time(record.created_us),
         _time(record.updated_us),
         record.checkpoints,
         record.size_bytes,
-        _root_metadata(snapshot, number, name),
+        _root_metadata(snapshot, number, record.thread_id),
         number,
+        record.latest_id,
     )
 
 
 def _root_metadata(snapshot: Snapshot, number: int, name: str) -> dict[str, object]:
-    namespace = namespace_number(snapshot, number, "")
-    head = None if namespace is None else newest_head(snapshot, Place(number, name, namespace, ""))
-    if head is None or head.metadata[0] != PLAIN_TYPE:
+    head = newest_head(snapshot, Place(number, name, ROOT_NAMESPACE, ""))
+    if head is None or head.payload[0] != PLAIN_TYPE:
         return {}
-    return dict(decode_plain(head.metadata[1]))
+    return decode_parts(PlainCodec(), head.payload)[0]
 
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -174,7 +177,3 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 def _time(us: int) -> datetime.datetime:
     return _EPOCH + datetime.timedelta(microseconds=us)
-
-
-def _time_us(time: datetime.datetime) -> int:
-    return (time - _EPOCH) // datetime.timedelta(microseconds=1)

@@ -1,7 +1,8 @@
-"""Channel values in the file: version records, chains and pieces.
+"""Channel values in the file: what checkpoints name, chains and pieces.
 
-A version record says which elements of which chains make the value; a *piece* is a run of
-consecutive elements of a chain, serialised together, under the number of its first.
+A checkpoint's record says for each channel which elements of which chains make the value; a
+*piece* is a run of consecutive elements of a chain, serialised together, under the number of
+its first.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from lgkv.snapshot import Snapshot
 __all__ = [
     "BaseMovedError",
     "Piece",
-    "StoredVersion",
+    "StoredValue",
     "free_pieces",
     "pack_stored",
     "pieces_of",
-    "read_version",
     "store_plan",
     "stored_payload",
     "unpack_stored",
@@ -36,18 +36,15 @@ __all__ = [
 PIECE_BYTES: Final = 15 << 10
 """Neighbouring pieces are merged up to this size: it fills four pages but for a header."""
 
-STAMP_BYTES: Final = 8
-
 
 class BaseMovedError(LgkvError):
-    """The version that a plan builds on is gone or another; plan again."""
+    """The checkpoint that a plan builds on is gone or another; plan again."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredVersion:
-    """A version record. Sizes are as in `lgkv.codec.plan.Base`."""
+class StoredValue:
+    """How to make a channel's value. Sizes are as in `lgkv.codec.plan.Base`."""
 
-    stamp: int
     form: Form
     inline: Payload = EMPTY
     extents: tuple[Extent, ...] = ()
@@ -68,9 +65,11 @@ class Piece:
 # --- records -------------------------------------------------------------------------------
 
 
-def pack_stored(stored: StoredVersion) -> bytes:
-    """Return the body of a version record."""
-    head = stored.stamp.to_bytes(STAMP_BYTES, "big") + bytes((stored.form,))
+def pack_stored(stored: StoredValue) -> bytes | None:
+    """Return what stands for a value in a checkpoint's record, None for none."""
+    if stored.form is Form.EMPTY:
+        return None
+    head = bytes((stored.form,))
     if stored.form is Form.INLINE:
         return head + rec.pack_payload(stored.inline)
     numbers = [stored.frame_bytes, stored.log_bytes, len(stored.extents)]
@@ -79,26 +78,25 @@ def pack_stored(stored: StoredVersion) -> bytes:
     return head + b"".join(map(pack_uint, numbers))
 
 
-def unpack_stored(key: bytes, body: bytes) -> StoredVersion:
-    """Return the version that `pack_stored` made `body` from."""
+def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
+    """Return the value that `pack_stored` packed, from the record under `key`."""
     try:
-        stamp, form = int.from_bytes(body[:STAMP_BYTES], "big"), Form(body[STAMP_BYTES])
+        form = Form(packed[0])
         if form is Form.INLINE:
-            inline = rec.unpack_payload(key, body[STAMP_BYTES + 1 :])
-            return StoredVersion(stamp, form, inline)
-        numbers, at = [], STAMP_BYTES + 1
-        while at < len(body):
-            number, at = unpack_uint(body, at)
+            return StoredValue(form, rec.unpack_payload(key, packed[1:]))
+        numbers, at = [], 1
+        while at < len(packed):
+            number, at = unpack_uint(packed, at)
             numbers.append(number)
         frame_bytes, log_bytes, count, *rest = numbers
     except (ValueError, IndexError) as error:
-        raise CorruptionError(Table.THREADS.label, key, f"damaged version: {error}") from None
-    if len(rest) != 3 * count or count > 2 * MAX_EXTENTS:
+        raise CorruptionError(Table.THREADS.label, key, f"damaged value: {error}") from None
+    if len(rest) != 3 * count or count > 2 * MAX_EXTENTS or form is Form.EMPTY:
         raise CorruptionError(Table.THREADS.label, key, "the extents are not as many as they say")
     extents = tuple(Extent(*rest[at : at + 3]) for at in range(0, len(rest), 3))
     if any(extent.first + extent.size >= 1 << 63 for extent in extents):
         raise CorruptionError(Table.THREADS.label, key, "an extent that no chain has")
-    return StoredVersion(stamp, form, EMPTY, extents, frame_bytes, log_bytes)
+    return StoredValue(form, EMPTY, extents, frame_bytes, log_bytes)
 
 
 def piece_key(thread: int, chain: int, first: int) -> bytes:
@@ -130,15 +128,6 @@ def _unpack_piece(key: bytes, prefix: bytes, chain: int, body: bytes) -> Piece:
 # --- reading -------------------------------------------------------------------------------
 
 
-def read_version(
-    snapshot: Snapshot, thread: int, namespace: int, channel: int, version: rec.Version
-) -> StoredVersion | None:
-    """Return the record of a channel's version, or None."""
-    key = rec.version_key(thread, namespace, channel, version)
-    body = snapshot.get(Table.THREADS, key)
-    return None if body is None else unpack_stored(key, body)
-
-
 def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> list[Piece]:
     """Return the pieces that hold the elements of `extents`, each once."""
     found: dict[tuple[int, int], Piece] = {}
@@ -166,8 +155,8 @@ def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
         yield _unpack_piece(key, prefix, extent.chain, body)
 
 
-def stored_payload(snapshot: Snapshot, thread: int, stored: StoredVersion) -> Payload:
-    """Return the payload of an opaque version."""
+def stored_payload(snapshot: Snapshot, thread: int, stored: StoredValue) -> Payload:
+    """Return the payload of an inline or opaque value."""
     if stored.form is Form.INLINE:
         return stored.inline
     pieces = pieces_of(snapshot, thread, stored.extents)
@@ -180,8 +169,8 @@ def stored_payload(snapshot: Snapshot, thread: int, stored: StoredVersion) -> Pa
 # --- writing -------------------------------------------------------------------------------
 
 
-def store_plan(thread: ThreadEdit, key: bytes, plan: Plan, base: Base | None) -> StoredVersion:
-    """Store a planned value under the version's `key`; return the record.
+def store_plan(thread: ThreadEdit, plan: Plan, base: Base | None) -> StoredValue:
+    """Store the new elements of a planned value; return how to make it.
 
     The caller has checked that the base is still there.
     """
@@ -192,17 +181,7 @@ def store_plan(thread: ThreadEdit, key: bytes, plan: Plan, base: Base | None) ->
                 _extend(extents, extent)
         else:
             _extend(extents, _append(thread, extents, part, merge=plan.form is not Form.OPAQUE))
-    thread.batch.state.stamps += 1
-    stored = StoredVersion(
-        thread.batch.state.stamps,
-        plan.form,
-        plan.inline,
-        tuple(extents),
-        plan.frame_bytes,
-        plan.log_bytes,
-    )
-    thread.put(key, pack_stored(stored))
-    return stored
+    return StoredValue(plan.form, plan.inline, tuple(extents), plan.frame_bytes, plan.log_bytes)
 
 
 def _slice(extents: Sequence[Extent], part: Kept) -> Iterator[Extent]:
@@ -232,8 +211,8 @@ def _append(thread: ThreadEdit, extents: list[Extent], fresh: Fresh, *, merge: b
         if tail is not None and tail.first + tail.count == end:
             _store_merged(thread, tail, Piece(last.chain, end, fresh.size, fresh.payload))
             return Extent(last.chain, end, fresh.size)
-    thread.batch.state.stamps += 1
-    chain = thread.batch.state.stamps
+    thread.batch.state.chains += 1
+    chain = thread.batch.state.chains
     _put_piece(thread, Piece(chain, 0, fresh.size, fresh.payload))
     return Extent(chain, 0, fresh.size)
 
@@ -285,34 +264,41 @@ def _piece_before(thread: ThreadEdit, piece: Piece) -> Piece | None:
 
 
 def free_pieces(
-    thread: ThreadEdit, dropped: Iterable[StoredVersion], used: Iterable[StoredVersion]
+    thread: ThreadEdit, dropped: Iterable[StoredValue], used: Iterable[StoredValue]
 ) -> None:
-    """Delete the pieces of the versions `dropped` that none of the versions `used` needs."""
-    chains = {extent.chain for stored in dropped for extent in stored.extents}
-    if not chains:
+    """Delete the pieces of the values `dropped` that none of the values `used` needs."""
+    ranges: dict[int, set[tuple[int, int]]] = {
+        extent.chain: set() for stored in dropped for extent in stored.extents
+    }
+    if not ranges:
         return
-    ranges: dict[int, list[Extent]] = {chain: [] for chain in chains}
     for stored in used:
-        for extent in stored.extents:
-            if extent.chain in ranges:
-                ranges[extent.chain].append(extent)
+        for chain, first, size in stored.extents:
+            if chain in ranges:
+                ranges[chain].add((first, first + size))
     for chain, wanted in ranges.items():
-        prefix = chain_prefix(thread.number, chain)
-        if not wanted:
-            thread.delete_range(prefix)
-            continue
-        pieces = [
-            _unpack_piece(key, prefix, chain, body)
-            for key, body in thread.batch.scan(Table.THREADS, prefix)
-        ]
-        unused = [piece for piece in pieces if not any(_overlap(piece, e) for e in wanted)]
-        for piece in unused:
-            thread.delete(piece_key(thread.number, chain, piece.first))
-        if unused and unused[-1] is pieces[-1]:
-            # An empty piece keeps the chain's end: a number is never another element's.
-            end = unused[-1].first + unused[-1].count
-            _put_piece(thread, Piece(chain, end, 0, EMPTY))
+        _free_chain(thread, chain, sorted(wanted))
 
 
-def _overlap(piece: Piece, extent: Extent) -> bool:
-    return piece.first < extent.first + extent.size and extent.first < piece.first + piece.count
+def _free_chain(thread: ThreadEdit, chain: int, wanted: list[tuple[int, int]]) -> None:
+    """Delete the pieces of a chain that have nothing of the runs `wanted`, which are sorted."""
+    prefix = chain_prefix(thread.number, chain)
+    if not wanted:
+        thread.delete_range(prefix)
+        return
+    pieces = [
+        _unpack_piece(key, prefix, chain, body)
+        for key, body in thread.batch.scan(Table.THREADS, prefix)
+    ]
+    unused, at, reached = [], 0, -1
+    for piece in pieces:
+        while at < len(wanted) and wanted[at][0] < piece.first + piece.count:
+            reached, at = max(reached, wanted[at][1]), at + 1
+        if reached <= piece.first:
+            unused.append(piece)
+    for piece in unused:
+        thread.delete(piece_key(thread.number, chain, piece.first))
+    if unused and unused[-1] is pieces[-1]:
+        # An empty piece keeps the chain's end: a number is never another element's.
+        end = unused[-1].first + unused[-1].count
+        _put_piece(thread, Piece(chain, end, 0, EMPTY))

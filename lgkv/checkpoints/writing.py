@@ -6,13 +6,16 @@ import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import NOTHING, Bases, ChannelValues
-from lgkv.checkpoints.heads import Head, Versions
+from lgkv.checkpoints.channels import ChannelValues
+from lgkv.checkpoints.heads import ChannelEntry, Head, Versions
+from lgkv.checkpoints.pruning import free_values
+from lgkv.checkpoints.reading import Parent
+from lgkv.checkpoints.recent import Recent
 from lgkv.checkpoints.thread import ThreadEdit, now_us
-from lgkv.checkpoints.values import BaseMovedError, StoredVersion
+from lgkv.checkpoints.values import BaseMovedError, StoredValue, pack_stored, store_plan
 from lgkv.codec import Codec, Payload
 from lgkv.errors import InvalidInputError
 from lgkv.layout import Table
@@ -34,35 +37,42 @@ SPECIAL_WRITES: Final = {
 
 MAX_VERSION_BITS: Final = 256
 
-Stored = tuple[int, dict[str, StoredVersion]]
-"""The thread's number, and by channel what was stored."""
+
+class Stored(NamedTuple):
+    """What was stored: by channel the new values, and all of the checkpoint as a parent."""
+
+    values: dict[str, StoredValue]
+    checkpoint: Parent
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """A checkpoint taken apart.
 
-    `new` are the versions whose values are new at it, and `filled` those values; `kept` are
-    the values of the others, which are stored already unless its parent was pruned.
+    `payload` is its metadata and what else it has. `new` names the channels whose values are
+    new at it; `values` are all that were given.
     """
 
     id: str
     parent_id: str | None
     run_id: str | None
-    metadata: Payload
-    state: Payload
+    payload: Payload
     versions: dict[str, rec.Version]
     new: dict[str, rec.Version]
-    filled: dict[str, Any]
-    kept: dict[str, Any]
+    values: Mapping[str, Any]
     seen: dict[str, dict[str, rec.Version]] | None
     delta: list[str]
+
+    @property
+    def filled(self) -> dict[str, Any]:
+        """The new values, by channel; a channel that is new and not among them is empty."""
+        return {name: self.values[name] for name in self.new if name in self.values}
 
     @property
     def names(self) -> list[str]:
         """All the names that stand as numbers in its record."""
         seen = self.seen or {}
-        return [*self.versions, *self.new, *itertools.chain(seen, *seen.values())]
+        return [*self.versions, *itertools.chain(seen, *seen.values())]
 
 
 def take_apart(
@@ -90,63 +100,111 @@ def take_apart(
         checkpoint_id,
         parent_id,
         str(run_id) if isinstance(run_id, (str, uuid.UUID)) else None,
-        codec.encode_metadata(dict(metadata)),
-        codec.encode_metadata(state),
+        codec.encode_parts([dict(metadata), state]),
         versions,
         new,
-        {name: channels[name] for name in new if name in channels},
-        {name: channels[name] for name in versions if name in channels and name not in new},
+        channels,
         seen,
         [name for name in delta if name in versions] if isinstance(delta, Mapping) else [],
     )
 
 
-def put_checkpoint(
-    thread_id: str, namespace: str, parts: Parts, bases: Bases, values: ChannelValues
+def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has of it
+    thread_id: str,
+    namespace: str,
+    parts: Parts,
+    parent: Parent,
+    values: ChannelValues,
+    recent: Recent,
 ) -> Change[Stored]:
-    """Return the change that stores a checkpoint and its new values."""
-    planned = dict.fromkeys(parts.new, NOTHING) | values.plan(bases, parts.filled)
-    orphaned = parts.parent_id is not None and not bases.parent
-    rescued = values.plan(bases, parts.kept) if orphaned else {}
+    """Return the change that stores a checkpoint and its new values.
+
+    A channel's value is what is given if it is new, else what the parent, or whatever other
+    checkpoint, has for the version. Where none has it and the parent is gone, pruned most
+    likely, it is what is given after all.
+    """
+    kept = {
+        name: entry[2]
+        for name, version in parts.versions.items()
+        if name not in parts.new
+        and (entry := parent.channels.get(name)) is not None
+        and entry[1] == version
+    }
+    planned = values.plan(parent.bases, parts.filled)
+    lost = [name for name in parts.versions if name not in kept and name not in parts.new]
+    orphaned = parts.parent_id is not None and parent.mark is None
+    given = {name: parts.values[name] for name in lost if orphaned and name in parts.values}
+    rescued = values.plan({}, given)
 
     def apply(batch: Batch) -> Stored:
         thread = ThreadEdit.find_or_add(batch, thread_id)
         space = thread.namespace(namespace)
-        if bases.parent and parts.parent_id and not thread.has_checkpoint(space, parts.parent_id):
-            raise BaseMovedError(f"the parent {parts.parent_id!r} is gone")
+        if parent.mark is not None and parts.parent_id is not None:
+            key = rec.checkpoint_key(thread.number, space, parts.parent_id)
+            if batch.mark(Table.THREADS, key) != parent.mark:
+                recent.forget((thread_id, namespace, parts.parent_id))
+                raise BaseMovedError(f"the parent {parts.parent_id!r} is gone, or another")
         numbers = thread.channels(parts.names)
+        packed = dict(kept)
+        if lost:
+            packed |= _elsewhere(thread, space, parts, {name: numbers[name] for name in lost})
+        missing = {name: plan for name, plan in rescued.items() if name not in packed}
         stored = {
-            name: values.store(thread, space, numbers[name], parts.new[name], plan)
-            for name, plan in planned.items()
+            name: store_plan(thread, plan.plan, plan.base)
+            for name, plan in (planned | missing).items()
         }
-        for name, plan in rescued.items():
-            key = rec.version_key(thread.number, space, numbers[name], parts.versions[name])
-            if not batch.has(Table.THREADS, key):
-                version = parts.versions[name]
-                stored[name] = values.store(thread, space, numbers[name], version, plan)
+        packed |= {name: pack_stored(value) for name, value in stored.items()}
+        entries: dict[str, ChannelEntry] = {
+            name: (numbers[name], version, packed.get(name))
+            for name, version in parts.versions.items()
+        }
         thread.record.updated_us = now_us()
-        head = _head(parts, numbers, thread.record.updated_us, bases.frame)
-        thread.put_head(space, head)
+        head = _head(parts, numbers, [*entries.values()], thread.record.updated_us, parent.frame)
+        replaced, frame = thread.put_head(space, head)
+        if replaced is not None:
+            free_values(thread, space, [replaced])
         thread.save()
-        return thread.number, stored
+        mark = batch.mark(Table.THREADS, rec.checkpoint_key(thread.number, space, parts.id))
+        return Stored(stored, Parent(thread.number, mark, entries, {}, frame))
 
-    def adopt(result: Stored) -> None:
-        number, stored = result
-        for name, version in stored.items():
-            values.adopt(number, planned.get(name) or rescued[name], version)
+    def adopt(stored: Stored) -> None:
+        for name, value in stored.values.items():
+            plan = planned.get(name) or rescued[name]
+            values.adopt(stored.checkpoint.thread, plan, value)
+        recent.hold((thread_id, namespace, parts.id), stored.checkpoint)
 
     return Change(apply, adopt)
 
 
-def _head(parts: Parts, numbers: Mapping[str, int], created_us: int, frame: int) -> Head:
+def _elsewhere(
+    thread: ThreadEdit, namespace: int, parts: Parts, numbers: Mapping[str, int]
+) -> dict[str, bytes]:
+    """Return what other checkpoints of the namespace have for versions, by channel."""
+    wanted = {(numbers[name], parts.versions[name]): name for name in numbers}
+    found: dict[str, bytes] = {}
+    for head in thread.heads_with(namespace, [version for _, version in wanted]):
+        for channel, version, packed in head.channels:
+            if packed is not None and (channel, version) in wanted:
+                found[wanted.pop((channel, version))] = packed
+        if not wanted:
+            break
+    return found
+
+
+def _head(
+    parts: Parts,
+    numbers: Mapping[str, int],
+    channels: list[ChannelEntry],
+    created_us: int,
+    frame: int,
+) -> Head:
     return Head(
         parts.id,
         parts.parent_id,
         created_us,
         parts.run_id,
-        parts.metadata,
-        parts.state,
-        _numbered(parts.versions, numbers),
+        parts.payload,
+        channels,
         None
         if parts.seen is None
         else [(numbers[node], _numbered(of, numbers)) for node, of in parts.seen.items()],

@@ -47,6 +47,9 @@ class Codec(Protocol):
         """Return a fresh value from a payload that `encode` made."""
         ...
 
-    def encode_metadata(self, metadata: dict[str, Any]) -> Payload:
-        """Return a checkpoint's metadata as a payload: plain CBOR where that loses nothing."""
+    def encode_parts(self, parts: list[dict[str, Any]]) -> Payload:
+        """Return the metadata of a checkpoint and what else it has as a payload.
+
+        Plain CBOR where that loses nothing.
+        """
         ...

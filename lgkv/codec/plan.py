@@ -33,8 +33,8 @@ __all__ = [
     "with_raw",
 ]
 
-INLINE_BYTES: Final = 256
-"""An opaque value up to this size lies in the version's own record."""
+INLINE_BYTES: Final = 128
+"""A value up to this size lies in the records of the checkpoints that have it."""
 
 FRAMED_ENTRIES: Final = 8
 FRAMED_BYTES: Final = 4 << 10
@@ -70,7 +70,6 @@ class Base:
     """
 
     form: Form
-    stamp: int
     extents: tuple[Extent, ...] = ()
     nodes: list[Node] = field(default_factory=list)
     entries: dict[str, Node] = field(default_factory=dict)
@@ -141,7 +140,7 @@ def _plan_opaque(payload: Payload, base: Base | None) -> Plan:
 
 def _plan_list(values: list[Any], base: Base | None, codec: Codec, models: frozenset[type]) -> Plan:
     """Return the plan of a list."""
-    known = base if base is not None and base.form is Form.LIST else Base(Form.EMPTY, 0)
+    known = base if base is not None and base.form is Form.LIST else Base(Form.EMPTY)
     old = known.nodes
     runs = runs_of(values, old, partial(_dump, codec=codec))
     runs = bounded(runs, values, known.extents)

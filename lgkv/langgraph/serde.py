@@ -161,12 +161,12 @@ class SerdeCodec:
         """Return a fresh value."""
         return self._serde.loads_typed(payload)
 
-    def encode_metadata(self, metadata: dict[str, Any]) -> Payload:
-        """Return metadata as plain CBOR, or as the serialiser's payload.
+    def encode_parts(self, parts: list[dict[str, Any]]) -> Payload:
+        """Return metadata and state as plain CBOR, or as the serialiser's payload.
 
         A serialiser of somebody's own, a subclass of LangGraph's too, may encrypt, so it gets
-        the metadata as well.
+        them as well.
         """
-        if type(self._serde) in _TRANSPARENT and is_plain(metadata):
-            return PLAIN_TYPE, encode_fields(metadata)
-        return self.encode(metadata)
+        if type(self._serde) in _TRANSPARENT and is_plain(parts):
+            return PLAIN_TYPE, encode_fields(parts)
+        return self.encode(parts)

@@ -177,12 +177,17 @@ class LgkvStore(Opening, BaseStore):
 
     def _plan(self, ops: Iterable[Op]) -> _Plan:
         plan = _Plan()
+        checked: tuple[str, ...] | None = None
         for op in ops:
-            _check_op(op)
             plan.ops.append(op)
             if isinstance(op, PutOp):
+                if op.namespace is not checked:  # puts of one namespace often share it
+                    _check_op(op)
+                    checked = op.namespace
                 plan.puts[op.namespace, str(op.key)] = op
-            elif isinstance(op, SearchOp) and op.query and op.query not in plan.queries:
+                continue
+            _check_op(op)
+            if isinstance(op, SearchOp) and op.query and op.query not in plan.queries:
                 plan.queries.append(op.query)
         if self._index is not None:
             plan.texts = {place: self._index.texts(op) for place, op in plan.puts.items()}

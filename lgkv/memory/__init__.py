@@ -10,18 +10,12 @@ from lgkv.errors import InvalidInputError
 from lgkv.expiry import due, now_us, ttl_us
 from lgkv.keywords import count_words
 from lgkv.layout import Kind
+from lgkv.memory.checks import check_key, check_namespace, check_page
 from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.items import encode_value
 from lgkv.memory.nearest import Meaning
 from lgkv.memory.semantic import Vectors
-from lgkv.memory.view import (
-    MemoryView,
-    SearchPlan,
-    StoredItem,
-    check_key,
-    check_namespace,
-    check_page,
-)
+from lgkv.memory.view import MemoryView, SearchPlan, StoredItem
 from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
 from lgkv.memory.writing import apply as apply_puts
 from lgkv.nodes import Paths

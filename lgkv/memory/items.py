@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from lgkv._items import (
     entry_place,
@@ -24,7 +23,7 @@ from lgkv._items import (
     unpack_entry,
     without_entries,
 )
-from lgkv._plain import encode_mapping
+from lgkv._plain import decode_mapping, encode_mapping
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
 from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_uint
 from lgkv.layout import MAX_VALUE_BYTES, Kind, Table, decode_plain, encode_plain
@@ -42,7 +41,6 @@ __all__ = [
     "item_suffix",
     "node_of",
     "pack_entry",
-    "pack_item",
     "pack_key",
     "packs_of",
     "place_bytes",
@@ -67,11 +65,9 @@ _ITEM_KIND: Final = bytes((Kind.ITEM,))
 _PACK_KIND: Final = bytes((Kind.PACK,))
 _ENTRY: Final = struct.Struct("<I5QI")
 _PLACE: Final = struct.Struct(">QQ")
-_ITEM: Final = struct.Struct(">QQQ")
 
 
-@dataclass(slots=True)
-class ItemRecord:
+class ItemRecord(NamedTuple):
     """What is stored of an item; times are microseconds, 0 for none."""
 
     updated_us: int
@@ -84,6 +80,9 @@ class ItemRecord:
 
     def value(self, pack: bytes) -> dict[str, Any]:
         """Return the value, decoded anew; `pack` is the key of the record it is from."""
+        value = decode_mapping(self.encoded)
+        if value is not None:
+            return value
         try:
             value = decode_plain(self.encoded)
         except ValueError as error:
@@ -98,15 +97,7 @@ class ItemRecord:
 
     def entry(self) -> bytes:
         """Return the entry of a pack that `unpack_item` makes this of."""
-        return pack_entry(
-            self.updated_us,
-            self.sequence,
-            self.created_us,
-            self.ttl_us,
-            self.deadline_us,
-            self.key,
-            self.encoded,
-        )
+        return pack_entry(*self)
 
 
 def encode_value(value: Any) -> bytes:
@@ -178,11 +169,6 @@ def place_of(key: bytes) -> Place:
 # --- records -------------------------------------------------------------------------------
 
 
-def pack_item(pack: Place, sequence: int) -> bytes:
-    """Return the body of an item's record: the place of its pack, and its own sequence."""
-    return _ITEM.pack(*pack, sequence)
-
-
 def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
     """Return the key of the pack that the item at `suffix` is in, and its sequence."""
     body = snapshot.get(Table.MEMORY, item_key(suffix))
@@ -190,21 +176,24 @@ def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
 
 
 def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
-    """Return what `read_place` does; `body` is that of the item's record."""
-    if len(body) != _ITEM.size:
+    """Return what `read_place` does; `body` is that of the item's record.
+
+    It has the place of the item's pack, and the item's own sequence in 8 bytes.
+    """
+    if len(body) != _PLACE.size + 8:
         raise CorruptionError(
             Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
         )
-    pack = packs_of(node_of(suffix)) + body[: _PLACE.size]
-    return pack, int.from_bytes(body[_PLACE.size :], "big")
+    node = suffix[: 1 + suffix[0]]
+    return _PACK_KIND + node + body[: _PLACE.size], int.from_bytes(body[_PLACE.size :], "big")
 
 
 def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | None:
     """Return the item at `suffix`, and the key of its pack; None if there is none."""
-    found = read_place(snapshot, suffix)
-    if found is None:
+    body = snapshot.get(Table.MEMORY, _ITEM_KIND + suffix)
+    if body is None:
         return None
-    key, sequence = found
+    key, sequence = unpack_place(suffix, body)
     pack = snapshot.get(Table.MEMORY, key)
     at = -1 if pack is None else checked(key, find_entry, pack, sequence)
     if pack is None or at < 0:
@@ -214,7 +203,10 @@ def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | N
 
 def unpack_item(key: bytes, pack: bytes, at: int) -> ItemRecord:
     """Return the item whose entry stands at `at` of the pack; `key` is the pack's."""
-    return ItemRecord(*checked(key, unpack_entry, pack, at))
+    try:
+        return ItemRecord._make(unpack_entry(pack, at))
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
 
 
 def checked(key: bytes, read: Callable[..., T], *arguments: Any) -> T:

@@ -6,20 +6,22 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from lgkv.errors import CorruptionError, InvalidInputError
+from lgkv.errors import CorruptionError
 from lgkv.expiry import is_past, needs_refresh
 from lgkv.filters import Test, compile_encoded
 from lgkv.keywords import best_by_words, fuse
 from lgkv.layout import Table
+from lgkv.memory.checks import check_key, check_mode, check_namespace, check_page
 from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
 from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item
+from lgkv.memory.listing import list_namespaces
 from lgkv.memory.nearest import Meaning, Near, Nearest
 from lgkv.memory.recency import Found, newest_first
-from lgkv.nodes import Node, Paths, Wanted, path_of, walk_nodes
+from lgkv.nodes import Node, Paths, path_of, walk_nodes
 from lgkv.snapshot import Snapshot
 from lgkv.vectors import IndexConfig, Plan, check_vector
 
@@ -27,16 +29,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-__all__ = ["MemoryView", "SearchPlan", "StoredItem", "check_key", "check_namespace", "check_page"]
+__all__ = ["MemoryView", "SearchPlan", "StoredItem"]
 
 EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-ANY_LABEL: Final = "*"
 FUSED: Final = 200
 """As many of the best by words, and by vector, are fused."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredItem:
+class StoredItem(NamedTuple):
     """An item as it was read; the value is the caller's own.
 
     `score` is what a search by vector or by words gave it, None without one, and `parts` are
@@ -211,19 +211,9 @@ class MemoryView:
         Each must begin with every one of `prefixes` and end with every one of `suffixes`, in
         which "*" stands for any label.
         """
-        check_page(limit, offset)
-        if max_depth is not None and (not isinstance(max_depth, int) or max_depth < 0):
-            raise InvalidInputError(f"max_depth is {max_depth!r}: give 0 or more, or None")
-        found: list[tuple[str, ...]] = []
-        last: tuple[str, ...] | None = None
-        for namespace, node in walk_nodes(self._snapshot, _wanted(prefixes)):
-            cut = namespace[:max_depth]
-            if len(found) == offset + limit:
-                break
-            if cut != last and _ends_with(namespace, suffixes) and self._shows(node):
-                found.append(cut)
-                last = cut
-        return found[offset:]
+        return list_namespaces(
+            self._snapshot, self._shows, prefixes, suffixes, max_depth, limit, offset
+        )
 
     # --- by words ---
 
@@ -390,82 +380,9 @@ class MemoryView:
         return any(True for _ in newest_first(self._snapshot, [((), node)], None, self._ended_by))
 
 
-# --- checking ------------------------------------------------------------------------------
-
-
-def check_namespace(namespace: Any) -> tuple[str, ...]:
-    """Return `namespace`; InvalidInputError unless it is a tuple of str that are not empty."""
-    if not isinstance(namespace, tuple):
-        raise InvalidInputError(
-            f"a namespace is a tuple of str, not {namespace!r}: write ('users', '42')"
-        )
-    for label in namespace:
-        if not isinstance(label, str) or not label:
-            raise InvalidInputError(
-                f"the label {label!r} of namespace {namespace!r} is not a str, or empty"
-            )
-    return namespace
-
-
-def check_key(key: Any) -> str:
-    """Return `key`; InvalidInputError unless it is a str."""
-    if not isinstance(key, str):
-        raise InvalidInputError(f"a key is a str, not {key!r}: convert it with str()")
-    return key
-
-
-def check_mode(mode: str | None, vector: Any, text: Any) -> str | None:
-    """Return the mode of a search; InvalidInputError if it is none, or lacks what it needs."""
-    if text is not None and not isinstance(text, str):
-        raise InvalidInputError(f"the text to search for is {text!r}: give a str")
-    given = {"vector": vector is not None, "keyword": text is not None}
-    if mode is None:
-        return "hybrid" if all(given.values()) else next((m for m in given if given[m]), None)
-    needed = {"vector": ["vector"], "keyword": ["keyword"], "hybrid": ["vector", "keyword"]}
-    if mode not in needed:
-        raise InvalidInputError(f"unknown mode {mode!r}: use 'vector', 'keyword' or 'hybrid'")
-    for each in needed[mode]:
-        if not given[each]:
-            what = "vector=..." if each == "vector" else "text=..."
-            raise InvalidInputError(f"a search by {mode!r} needs {what}")
-    return mode
-
-
-def check_page(limit: Any, offset: Any) -> None:
-    """Raise InvalidInputError unless both are whole numbers, 0 or more."""
-    for name, number in (("limit", limit), ("offset", offset)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise InvalidInputError(f"{name} is {number!r}: give a whole number, 0 or more")
-
-
-# --- small parts ---------------------------------------------------------------------------
-
-
 def _suffix(found: Found) -> bytes:
     return item_suffix(found.node, found.record().key_text())
 
 
 def _time(microseconds: int) -> datetime.datetime:
     return EPOCH + datetime.timedelta(microseconds=microseconds)
-
-
-def _wanted(prefixes: Sequence[Sequence[str]]) -> list[Wanted]:
-    """Return the labels that all of `prefixes` together allow at each depth."""
-    wanted: list[Wanted] = [None] * max((len(prefix) for prefix in prefixes), default=0)
-    for prefix in prefixes:
-        for depth, label in enumerate(prefix):
-            if label != ANY_LABEL:
-                allowed = wanted[depth]
-                wanted[depth] = frozenset((label,)) if allowed is None else allowed & {label}
-    return wanted
-
-
-def _ends_with(namespace: tuple[str, ...], suffixes: Sequence[Sequence[str]]) -> bool:
-    return all(
-        len(suffix) <= len(namespace)
-        and all(
-            pattern in (ANY_LABEL, label)
-            for pattern, label in zip(reversed(suffix), reversed(namespace), strict=False)
-        )
-        for suffix in suffixes
-    )

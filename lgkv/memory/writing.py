@@ -28,8 +28,8 @@ from lgkv.memory.items import (
     item_key,
     node_of,
     pack_entry,
-    pack_item,
     pack_key,
+    place_bytes,
     read_place,
     unpack_item,
     unpack_place,
@@ -119,12 +119,16 @@ class _Change:
     def put_all(self, puts: Iterable[Prepared]) -> None:
         """Store and delete items, of which no two are the same."""
         places = []
+        works: dict[tuple[str, ...], _Work] = {}
         for put in puts:
-            node = (self._tree.find if put.encoded is None else self._tree.make)(put.namespace)
-            if node is not None:
-                work = self._work(node)
-                raw = encode_text(put.key)
-                places.append((put, work, raw, work.prefix + pack_bytes(raw)))
+            work = works.get(put.namespace)
+            if work is None:
+                node = (self._tree.find if put.encoded is None else self._tree.make)(put.namespace)
+                if node is None:
+                    continue
+                work = works[put.namespace] = self._work(node)
+            raw = encode_text(put.key)
+            places.append((put, work, raw, work.prefix + pack_bytes(raw)))
         bodies = self._batch.get_all(Table.MEMORY, [item_key(place[-1]) for place in places])
         for (put, work, raw, suffix), body in zip(places, bodies, strict=True):
             old = None if body is None else self._take(work, suffix, body)
@@ -245,14 +249,15 @@ class _Change:
             last = self._begin(work, node, work.new[0][1])
         body = without_entries(last.stored, last.gone) if last.gone else last.stored
         parts, size = [body], len(body)
-        records = []
+        records, pack = [], place_bytes(node.last_pack)
         for suffix, place, entry in work.new:
             if size and size + len(entry) > PACK_BYTES:
                 self._write(last, b"".join(parts))
                 last, parts, size = self._begin(work, node, place), [], 0
+                pack = place_bytes(place)
             parts.append(entry)
             size += len(entry)
-            records.append((item_key(suffix), pack_item(node.last_pack, place[1])))
+            records.append((item_key(suffix), pack + place[1].to_bytes(8, "big")))
             if self._fields.fields:
                 record = unpack_item(last.key, entry, 0)
                 index_item(self._batch, self._fields, node.number, record, node.last_pack)
@@ -288,6 +293,5 @@ def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
     if not record.ttl_us or now + record.ttl_us <= record.deadline_us:
         return
     move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
-    record.deadline_us = now + record.ttl_us
-    entry = record.entry()
+    entry = record._replace(deadline_us=now + record.ttl_us).entry()
     batch.set(Table.MEMORY, key, pack[:at] + entry + pack[at + len(entry) :], len(pack))

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import lgkv
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
-from lgkv.checkpoints.heads import frame_key
+from lgkv.checkpoints.heads import Head, frame_key
 from lgkv.checkpoints.reading import Place, read_head
 from lgkv.checkpoints.thread import namespace_numbers
-from lgkv.checkpoints.values import Piece, StoredVersion
+from lgkv.checkpoints.values import Piece, StoredValue
 from lgkv.codec.plan import Form
 from lgkv.keys import unpack_id, unpack_uint
 from lgkv.layout import Kind, Table
@@ -24,13 +24,18 @@ __all__ = ["StoredThread", "audit", "stored_thread"]
 
 @dataclass
 class StoredThread:
-    """The versions and the pieces of a thread. `freed_tails` are chains whose end was freed."""
+    """The values of a thread's checkpoints, and its pieces.
+
+    `versions` are by namespace, channel, version and what stands in the checkpoint's record.
+    `freed_tails` are chains whose end was freed.
+    """
 
     number: int
     size_bytes: int = 0
-    versions: dict[bytes, StoredVersion] = field(default_factory=dict)
+    versions: dict[tuple[int, int, rec.Version, bytes], StoredValue] = field(default_factory=dict)
     pieces: list[Piece] = field(default_factory=list)
-    used: set[bytes] = field(default_factory=set)
+    frames: set[bytes] = field(default_factory=set)
+    used_frames: set[bytes] = field(default_factory=set)
     freed_tails: set[int] = field(default_factory=set)
     kinds: Counter[str] = field(default_factory=Counter)
 
@@ -67,8 +72,8 @@ def _walk(snapshot: Snapshot, thread_id: str, number: int) -> StoredThread:
     for key, body in snapshot.scan(Table.THREADS, prefix):
         kind = Kind(key[len(prefix)])
         found.kinds[kind.name] += 1
-        if kind is Kind.VERSION:
-            found.versions[key] = values.unpack_stored(key, body)
+        if kind is Kind.FRAME:
+            found.frames.add(key)
         elif kind is Kind.PIECE:
             chain, at = unpack_uint(key, len(prefix) + 1)
             piece = values._unpack_piece(key, key[:at], chain, body)
@@ -78,31 +83,30 @@ def _walk(snapshot: Snapshot, thread_id: str, number: int) -> StoredThread:
                 found.freed_tails.add(chain)
         elif kind is Kind.THREAD:
             found.size_bytes = rec.ThreadRecord.unpack(key, body).size_bytes
-    found.used = {
-        key
-        for namespace in namespace_numbers(snapshot, number)
-        for key in _used(snapshot, thread_id, number, namespace)
-    }
+    for namespace in namespace_numbers(snapshot, number):
+        for key, head in _heads(snapshot, thread_id, number, namespace):
+            found.used_frames.add(frame_key(number, namespace, head.frame))
+            for channel, version, packed in head.channels:
+                if packed is not None:
+                    place = namespace, channel, version, packed
+                    found.versions[place] = values.unpack_stored(key, packed)
     return found
 
 
-def _used(snapshot: Snapshot, thread_id: str, number: int, namespace: int) -> Iterator[bytes]:
+def _heads(
+    snapshot: Snapshot, thread_id: str, number: int, namespace: int
+) -> Iterator[tuple[bytes, Head]]:
     for kind in (Kind.CHECKPOINT, Kind.CARRIER):
         prefix = rec.checkpoints_prefix(number, namespace, kind)
         for key in snapshot.keys(Table.THREADS, prefix):
             raw, _, _ = unpack_id(key, len(prefix))
             head = read_head(snapshot, Place(number, thread_id, namespace, ""), raw.decode(), kind)
             assert head is not None
-            yield frame_key(number, namespace, head.frame)
-            for channel, version in head.versions:
-                yield rec.version_key(number, namespace, channel, version)
+            yield key, head
 
 
-def audit(db: lgkv.Database, thread_id: str = "t", *, pruned: bool = False) -> StoredThread | None:
-    """Check that nothing of a thread is missing, nothing is left over, and its size is right.
-
-    If it was just pruned, no version is left that no checkpoint has, either.
-    """
+def audit(db: lgkv.Database, thread_id: str = "t") -> StoredThread | None:
+    """Check that nothing of a thread is missing, nothing is left over, and its size is right."""
     found = stored_thread(db, thread_id)
     if found is None:
         return None
@@ -118,10 +122,9 @@ def audit(db: lgkv.Database, thread_id: str = "t", *, pruned: bool = False) -> S
     assert used <= stored.keys(), "elements are missing"
     assert set(stored.values()) <= {1}, "pieces overlap"
     assert found.freed_tails <= found.chains, "a chain of nothing"
-    if pruned:
-        assert found.versions.keys() <= found.used, "a version that no checkpoint has"
+    assert found.frames <= found.used_frames, "a frame that no checkpoint has"
     for version in found.versions.values():
-        assert version.extents or version.form in (Form.EMPTY, Form.INLINE)
+        assert version.extents or version.form is Form.INLINE
     assert found.size_bytes == _size(db, found.number), "the thread's size is wrong"
     return found
 

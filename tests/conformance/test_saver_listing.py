@@ -114,7 +114,7 @@ def test_filter_decodes_no_value_of_what_it_rejects(db: lgkv.Database) -> None:
         saver.put_writes(config, [("a", f"write {step}")], "task")
     assert list(saver.list(config_of(), filter={"step": 99})) == []
     assert len(serde.decoded) == 20
-    assert all(isinstance(each, dict) and "step" in each for each in serde.decoded)
+    assert all("step" in metadata for metadata, _ in serde.decoded)
     serde.decoded.clear()
     [found] = saver.list(config_of(), filter={"step": 7})
     assert found.checkpoint["channel_values"] == {"a": "value 7"}
@@ -246,6 +246,43 @@ def test_before_without_an_id_is_ignored(saver: LgkvSaver) -> None:
         assert ids_of(saver.list(None, before=before)) == ids[::-1]
 
 
+def test_checkpoints_of_a_thread_that_gets_a_new_one_meanwhile_are_listed_once(
+    saver: LgkvSaver,
+) -> None:
+    old = [[id_of(put(saver, config_of(f"t{at}"))) for at in range(30)] for _ in range(3)]
+    expected = [each for ids in reversed(old) for each in reversed(ids)]
+    listing = saver.list(None)
+    found = [id_of(next(listing).config) for _ in range(2)]
+    for at in (3, 7, 29):
+        put(saver, config_of(f"t{at}"))  # above the point that was reached
+    found += ids_of(listing)
+    assert found == expected
+
+
+def test_threads_come_in_the_order_of_their_newest_checkpoints(
+    db: lgkv.Database, saver: LgkvSaver
+) -> None:
+    for at in (0, 1, 2, 1):
+        put(saver, config_of(f"t{at}"), metadata={"run_id": f"run {at}"})
+    saver.put_writes(config_of("only writes", "", "1"), [("a", 1)], "task")
+    saver.put_writes(config_of("more writes", "", "1"), [("a", 1)], "task")
+    last = ["more writes", "only writes"]
+    assert [thread.thread_id for thread in db.threads()] == ["t1", "t2", "t0", *last]
+    put(saver, config_of("t0", "child"))
+    assert [thread.thread_id for thread in db.threads()] == ["t0", "t1", "t2", *last]
+    saver.delete_for_runs(["run 1"])
+    assert [thread.thread_id for thread in db.threads()] == ["t0", "t2", *last]
+    pages, before = [], None
+    while page := db.threads(1, before=before):
+        pages += page
+        before = page[-1]
+    assert [thread.thread_id for thread in pages] == ["t0", "t2", *last]
+    newest = saver.get_tuple(config_of("t2"))
+    assert newest is not None
+    assert pages[1].latest_checkpoint_id == id_of(newest.config)
+    assert pages[2].latest_checkpoint_id is None
+
+
 def test_listing_goes_on_while_threads_are_deleted_and_written(saver: LgkvSaver) -> None:
     for at in range(60):
         put(saver, config_of(f"t{at}"))
@@ -285,12 +322,12 @@ def test_newest_of_many_threads_are_found_without_reading_them_all(
     assert found[0].checkpoint["channel_values"] == {"a": threads - 1}
     assert sum(reads.values()) < 300
     reads.clear()
-    middle = threads // 2
+    upper = threads - 100  # threads that are newer have to be looked into: they may have older ones
     assert (
-        ids_of(saver.list(None, before=config_of("x", "", ids[middle]), limit=10))
-        == ids[middle - 1 : middle - 11 : -1]
+        ids_of(saver.list(None, before=config_of("x", "", ids[upper]), limit=10))
+        == ids[upper - 1 : upper - 11 : -1]
     )
-    assert sum(reads.values()) < 300
+    assert sum(reads.values()) < 800
     reads.clear()
     assert len(list(saver.list(None, filter={"step": 3}, limit=10))) == 10
     assert sum(reads.values()) < 1_500

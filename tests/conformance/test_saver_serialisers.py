@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,17 +185,19 @@ class Masking(JsonPlusSerializer):
     "make", [aes, lambda: aes(lgkv_strict()), Masking], ids=["aes", "strict aes", "own"]
 )
 def test_nothing_of_values_or_metadata_is_in_clear_under_encryption(
-    db: lgkv.Database, make: Callable[[], Any]
+    tmp_path: Path, make: Callable[[], Any]
 ) -> None:
-    put_secrets(LgkvSaver(db, serde=make()))
-    assert in_file(db) == []
-    [thread] = db.threads()
-    assert thread.metadata == {}
+    with lgkv.open(tmp_path / "a.lgkv", compression=False) as db:
+        put_secrets(LgkvSaver(db, serde=make()))
+        assert in_file(db) == []
+        [thread] = db.threads()
+        assert thread.metadata == {}
 
 
-def test_without_encryption_the_secrets_are_in_the_file(db: lgkv.Database) -> None:
-    put_secrets(LgkvSaver(db))
-    assert in_file(db) == SECRETS  # else the test above could not fail
+def test_without_encryption_the_secrets_are_in_the_file(tmp_path: Path) -> None:
+    with lgkv.open(tmp_path / "a.lgkv", compression=False) as db:
+        put_secrets(LgkvSaver(db))
+        assert in_file(db) == SECRETS  # else the test above could not fail
 
 
 def test_filter_works_on_encrypted_metadata(db: lgkv.Database) -> None:

@@ -376,7 +376,7 @@ def test_keeping_the_last_ones_costs_one_element_a_step_and_pruning_frees_the_re
     assert thread.stored.extents == len(thread.stored.versions)
     assert sum(piece.count for piece in thread.stored.pieces) == 200
     thread.saver.prune(["t"])
-    stored = audit(db, pruned=True)
+    stored = audit(db)
     assert stored is not None
     assert sum(piece.count for piece in stored.pieces) <= 10 + 2 * PIECE_BYTES / 400
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import lgkv
 from tests.crash.workload import expected, last_step, take_step
-from tests.invariants import broken_invariants, orphaned_versions, structural_damage
+from tests.invariants import broken_invariants, orphaned_values, structural_damage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -79,7 +79,7 @@ def _check_open(db: lgkv.Database, ack: dict[int, set[int]], may: dict[int, set[
             return Answer(f"lane {lane} has step {number}, which nobody tried")
         last[str(lane)] = number
     faults = broken_invariants(db)
-    orphans = orphaned_versions(db)
+    orphans = orphaned_values(db)
     if faults or orphans:
         return Answer(f"invariants: {[*faults, *orphans][0]!r}")
     return Answer(_not_writable(db), last)

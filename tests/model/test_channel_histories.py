@@ -227,7 +227,7 @@ class Histories(RuleBasedStateMachine):
         self.saver.prune([thread], keep_last=keep_last)
         ids = sorted(known.id for known in self.known if known.thread == thread)
         self._forget(thread, ids[:-keep_last])
-        audit(self._db(), thread, pruned=True)
+        audit(self._db(), thread)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
@@ -237,7 +237,7 @@ class Histories(RuleBasedStateMachine):
         for thread in {known.thread for known in self.known}:
             gone = [k.id for k in self.known if k.thread == thread and k.run == run]
             self._forget(thread, gone)
-            audit(self._db(), thread, pruned=bool(gone))
+            audit(self._db(), thread)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())

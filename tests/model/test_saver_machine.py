@@ -137,7 +137,17 @@ class Memory(InMemorySaver):
                 and (thread, ns, name, version) not in self.blobs
             }
             new_versions = kept | new_versions
-        return super().put(config, checkpoint, metadata, new_versions)
+        stored = super().put(config, checkpoint, metadata, new_versions)
+        self._free(thread, ns)
+        return stored
+
+    def is_used(self, thread: str, ns: str, name: str, version: Any, but_by: str) -> bool:
+        """Whether a checkpoint other than `but_by` has this version of a channel."""
+        return any(
+            self.serde.loads_typed(stored)["channel_versions"].get(name) == version
+            for checkpoint_id, (stored, _, _) in self.storage[thread][ns].items()
+            if checkpoint_id != but_by
+        )
 
     def drop(self, thread: str, ns: str, ids: Sequence[str]) -> None:
         for checkpoint_id in ids:
@@ -188,6 +198,7 @@ class SaverMachine(RuleBasedStateMachine):
         self.saver = LgkvSaver(self.db)
         self.other = lgkv.open(self.path)
         self.model = Memory()
+        self.versions = 1000
 
     def teardown(self) -> None:
         if not hasattr(self, "db"):
@@ -240,7 +251,15 @@ class SaverMachine(RuleBasedStateMachine):
         channels: Any,
         metadata: Any,
     ) -> None:
-        """Each channel is new with a value, new and empty, or kept as it is."""
+        """Each channel is new with a value, new and empty, or kept as it is.
+
+        What is new has a version of its own: with two values of one version each checkpoint
+        has the value that it was stored with, and in memory the last counts for all.
+        """
+        for name, (version, value, kind) in channels.items():
+            if kind != "k" and self.model.is_used(thread, ns, name, version, checkpoint_id):
+                self.versions += 1
+                channels[name] = (f"{self.versions:032}.{8:016}", value, kind)
         checkpoint = checkpoint_of(
             {name: value for name, (_, value, kind) in channels.items() if kind != "e"},
             {name: version for name, (version, _, _) in channels.items()},

@@ -17,7 +17,15 @@ from langgraph.graph import START, MessagesState, StateGraph
 from benchmarks import corpus
 from benchmarks.__main__ import main
 from benchmarks.aims import AIMS, Aim, Figures, judge
-from benchmarks.backends import SAVERS, STORES, Backend, InMemorySavers, LgkvSavers, Opened
+from benchmarks.backends import (
+    PLAIN_STORES,
+    SAVERS,
+    STORES,
+    Backend,
+    InMemorySavers,
+    LgkvSavers,
+    Opened,
+)
 from benchmarks.chat import Chat
 from benchmarks.measures import DEFAULT_SIZES, Filled, Gauge, Measure, Sizes, answer_size
 from benchmarks.report import FORMAT, as_json, ratios, table
@@ -28,7 +36,8 @@ from benchmarks.workloads.copy_thread import copy_thread
 
 TINY = Sizes(
     turns=4, short_turns=2, long_turns=10, steps=3, long_steps=5, channels=3, entries=4, blobs=2,
-    blob_bytes=2_000, threads=12, items=40, vectors=40, rounds=2, long_rounds=1, calls_percent=1,
+    blob_bytes=2_000, threads=12, items=40, long_items=60, vectors=40,
+    rounds=2, long_rounds=1, calls_percent=1,
 )  # fmt: skip
 
 
@@ -93,12 +102,16 @@ def test_reads_find_something(results: Results, measure: tuple[str, str]) -> Non
     assert all(found)
 
 
-@pytest.mark.parametrize("backend", [*SAVERS, *STORES], ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize(
+    "backend", [*SAVERS, *STORES, *PLAIN_STORES], ids=lambda b: type(b).__name__
+)
 def test_durability_is_read_from_what_is_measured(backend: Backend[Any], tmp_path: Path) -> None:
     with Opened(backend, tmp_path) as opened:
         says = backend.durability(opened.subject)
     expected = {
         "lgkv": "durability=full",
+        "lgkv-fields": "durability=full",
+        "lgkv-words": "durability=full",
         "sqlite": "synchronous=FULL",
         "sqlite-wal": "journal_mode=wal, synchronous=FULL",
         "memory": "none",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import lgkv
 from lgkv import InvalidInputError
-from tests.invariants import broken_invariants, orphaned_versions, structural_damage
+from tests.invariants import broken_invariants, orphaned_values, structural_damage
 
 THREADS = ("", "t", "t\x00", "\ud800", "x" * 300)
 NAMESPACES = ("", "sub:1", "sub:1|deep")
@@ -157,7 +157,7 @@ def test_pruning_leaves_no_value_that_nothing_names(
             )
         db.checkpoints.prune(["t"], keep_last=keep_last)
         assert broken_invariants(db) == []
-        assert orphaned_versions(db) == set()
+        assert orphaned_values(db) == set()
         assert [c.id for c in db.checkpoints.list("t")] == [
             f"{step:03}" for step in reversed(range(len(chain)))
         ][:keep_last]

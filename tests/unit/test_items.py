@@ -185,6 +185,48 @@ def test_fast_encoder_leaves_what_it_does_not_know() -> None:
     assert _plain.encode_mapping(deep["a"]) == encode_plain(deep["a"])
 
 
+@given(mappings)
+@example({"a": list(range(30)), "b": b"x" * 300, "c": "é" * 70_000, "d": {"e": ()}})
+@example({"n": [math.inf, 2**70]})
+def test_fast_decoder_gives_the_value_of_the_other(value: dict[str, Any]) -> None:
+    encoded = encode_plain(value)
+    decoded = _plain.decode_mapping(encoded)
+    if decoded is not None:
+        assert encode_plain(decoded) == encoded  # floats by their bits, types and order
+    assert decoded is not None or _plain.encode_mapping(decode_plain(encoded)) is None
+
+
+@given(mappings, st.integers(0, 60), st.integers(0, 255), st.integers(0, 3))
+@example({"a": "é"}, 4, 0xFF, 0)
+def test_fast_decoder_says_nothing_of_other_bytes(
+    value: dict[str, Any], at: int, byte: int, cut: int
+) -> None:
+    raw = encode_plain(value)
+    raw = (raw[:at] + bytes((byte,)) + raw[at + 1 :])[: len(raw) - cut]
+    decoded = _plain.decode_mapping(raw)
+    if decoded is not None:
+        assert encode_plain(decoded) == encode_plain(decode_plain(raw))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\x9b" + b"\xff" * 8,
+        b"\x81" * 100_000,
+        b"\xa1\x61a" * 100_000,
+        b"\xbf\xff",
+        b"\xa0\x00",
+        b"\xa1\x01\x01",
+        b"\xa1\x80\x01",
+        b"\xa1\x61\xff\x01",
+        b"\x01",
+    ],
+)
+def test_fast_decoder_leaves_hostile_bytes(raw: bytes) -> None:
+    assert _plain.decode_mapping(raw) is None
+
+
 # --- filters on bytes ----------------------------------------------------------------------
 
 operands = values

@@ -173,10 +173,8 @@ class TestLengths:
             rec.namespace_number_key(most, text),
             rec.checkpoint_key(most, most, text),
             rec.task_key(most, most, text, text),
-            rec.version_key(most, most, most, text),
-            rec.recent_key(text, most, most),
+            rec.latest_key(text, most),
             rec.run_key(text, most, most, text),
-            rec.updated_key(most, most),
         ]
         assert max(map(len, built)) <= LMDB_KEY_BYTES
 

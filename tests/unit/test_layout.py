@@ -49,17 +49,16 @@ class TestNumbers:
     def test_kinds_keep_their_numbers(self) -> None:
         assert {kind.name: int(kind) for kind in Kind} == {
             "THREAD": 0x10, "CHANNELS": 0x11, "NAMESPACE_NUMBER": 0x12, "NAMESPACE_NAME": 0x13,
-            "CHECKPOINT": 0x20, "WRITES": 0x21, "VERSION": 0x22, "CARRIER": 0x23,
+            "CHECKPOINT": 0x20, "WRITES": 0x21, "CARRIER": 0x23,
             "PIECE": 0x24, "FRAME": 0x25,
             "NODE": 0x30, "NODE_PATH": 0x31, "ITEM": 0x32, "VECTORS": 0x33, "VECTOR_SETTINGS": 0x34,
             "VECTOR_SLAB": 0x35, "VECTOR_DEAD": 0x36, "VECTOR_STATE": 0x37, "VECTOR_LOG": 0x38,
             "VECTOR_GRAPH": 0x39,
             "PACK": 0x3A, "FIELDS": 0x3B, "TERMS": 0x3C, "TERM_COUNTS": 0x3D,
             "CACHE": 0x40,
-            "THREAD_NUMBER": 0x50, "THREAD_NAME": 0x51, "CACHE_NUMBER": 0x52,
-            "RECENT": 0x60, "RUN": 0x61, "THREAD_UPDATED": 0x62,
-            "ITEM_DEADLINE": 0x63, "CACHE_DEADLINE": 0x64,
-            "FIELD": 0x65, "POSTING": 0x66,
+            "THREAD_NUMBER": 0x50, "CACHE_NUMBER": 0x52,
+            "RUN": 0x61, "ITEM_DEADLINE": 0x63, "CACHE_DEADLINE": 0x64,
+            "FIELD": 0x65, "POSTING": 0x66, "LATEST": 0x70,
         }  # fmt: skip
 
 
