@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
@@ -32,6 +33,10 @@ __all__ = [
     "Vectors",
     "check_page",
 ]
+
+
+IMPORTED_AT_ONCE: Final = 1000
+"""So many items are stored with one flush: more gain little, and others wait longer."""
 
 
 class Put(NamedTuple):
@@ -206,6 +211,26 @@ class Memory:
     def put_many(self, puts: Iterable[Put]) -> None:
         """Store and delete items in one commit; the last put of an item counts."""
         self._connection.commit(self.change(puts))
+
+    def import_items(
+        self,
+        puts: Iterable[Put],
+        *,
+        config: IndexConfig | None = None,
+        batch_size: int = IMPORTED_AT_ONCE,
+    ) -> int:
+        """Store any number of items, `batch_size` of them a commit; return how many.
+
+        What was stored when an error ends it stays. The graph is built once nothing was put for
+        a while; searches are right before. `config` is as for `change`.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidInputError(f"batch_size is {batch_size!r}: give a whole number, 1 or more")
+        several, total = iter(puts), 0
+        while part := list(islice(several, batch_size)):
+            self._connection.commit(self.change(part, (), config))
+            total += len(part)
+        return total
 
     def change(
         self,

@@ -18,6 +18,7 @@ from lgkv import _vectors
 from lgkv.errors import InvalidInputError
 from lgkv.memory import Put
 from lgkv.vectors import IndexConfig, building, planning, tuning
+from tests.processes import Program
 from tests.unit.vector_corpus import clustered, definition, nearest, put_all
 
 DOT, L2 = False, True
@@ -579,6 +580,41 @@ def test_child_of_a_fork_searches_and_builds_on_its_own(db: lgkv.Database) -> No
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert 999 in numbers(db.memory.search((), vector=rows[3], limit=5))
+
+
+@pytest.mark.usefixtures("cheap")
+def test_what_another_process_commits_is_seen_at_once(db: lgkv.Database) -> None:
+    rows = clustered(400, 8, 1)
+    put_all(db, rows)
+    with_graph(db)
+    code = """
+        import sys
+        import lgkv
+        with lgkv.open(sys.argv[1]) as db:
+            for line in sys.stdin:
+                key, *numbers = line.split()
+                if numbers:
+                    row = [float(number) for number in numbers]
+                    db.memory.put(("a",), key, {"n": int(key)}, vectors=row)
+                else:
+                    db.memory.delete(("a",), key)
+                found = db.memory.search((), limit=10_000, vector=[1.0] * 8)
+                print(len(found), flush=True)
+        """
+    with Program(code, db._connection.path) as other:
+        for number in range(400, 430):
+            new = rows[number - 400] + np.float32(0.001)
+            other.say(f"{number} {' '.join(map(str, new.tolist()))}")
+            assert other.hear() == "401"
+            assert numbers(db.memory.search((), vector=new, limit=3))[0] == number
+            db.memory.put(("mine",), "k", {"n": -number}, vectors=new)
+            other.say(str(number))
+            assert other.hear() == "401"
+            found = numbers(db.memory.search((), vector=new, limit=3))
+            assert number not in found
+            assert found[0] == -number
+            db.memory.delete(("mine",), "k")
+        other.finish()
 
 
 @pytest.mark.usefixtures("cheap")

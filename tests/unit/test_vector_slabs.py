@@ -96,6 +96,18 @@ def test_rows_of_a_namespace_lie_together(db: lgkv.Database) -> None:
         assert sorted(place.nodes.tolist()) == place.nodes.tolist()
 
 
+def test_import_stores_many_in_few_commits(db: lgkv.Database) -> None:
+    rows = clustered(2_500, 8, 1)
+    before = db.stats().commits
+    puts = (Put(("a",), str(number), {"n": number}, row) for number, row in enumerate(rows))
+    assert db.memory.import_items(puts, config=IndexConfig("l2")) == 2_500
+    assert db.stats().commits == before + 3
+    assert db.memory.search((), vector=rows[7], limit=1)[0].key == "7"
+    assert db.memory.import_items([]) == 0
+    with pytest.raises(lgkv.InvalidInputError, match="batch_size"):
+        db.memory.import_items([], batch_size=0)
+
+
 # --- the dead ---
 
 
