@@ -22,7 +22,7 @@ from lgkv.vectors.directory import Directory
 from lgkv.vectors.graph import Graph, graph_bytes
 from lgkv.vectors.planning import IndexOptions
 from lgkv.vectors.ranking import Records
-from lgkv.vectors.saving import drop_graph, load_graph, save_graph
+from lgkv.vectors.saving import drop_graph, load_graph, read_saved, save_graph, save_refusal
 from lgkv.vectors.settings import VectorState
 from lgkv.vectors.tuning import NEAREST, WIDTHS, Tuning
 from lgkv.writer import Change, Writer
@@ -234,6 +234,8 @@ class Builder:
                 )
                 return False
             self._check_generation(directory)
+            if self._is_refused(snapshot, directory):
+                return False
             graph = self._target(snapshot, directory)
             chunk = self._chunk(snapshot, directory, graph)
         if chunk is None:
@@ -256,6 +258,24 @@ class Builder:
         self._give_up(
             f"a graph would take {needed:,} bytes, more than memory_bytes={most:,}",
             RETUNE * directory.vectors,
+        )
+        return True
+
+    def _is_refused(self, snapshot: Snapshot, directory: Directory) -> bool:
+        """Whether it was found before that no graph has the recall, by this process or another."""
+        if self._graph is not None or self._aside is not None or self._damaged:
+            return False
+        try:
+            saved = read_saved(snapshot)
+        except CorruptionError:
+            return False  # loading finds it, too, and tells
+        recall = self.options.recall
+        if saved is None or not saved.refuses(
+            directory.settings.generation, directory.vectors, recall
+        ):
+            return False
+        self._give_up(
+            f"no graph of these vectors was found to have recall={recall}", float(saved.entry)
         )
         return True
 
@@ -352,10 +372,13 @@ class Builder:
         self._tuned_at = graph.living
         self._aside = None
         if not width:
+            until = RETUNE * graph.living
+            if not self._env.options.read_only:
+                save_refusal(self._writer, graph.settings.generation, int(until), options.recall)
             self._give_up(
                 f"of the {NEAREST} nearest the graph finds {found:.3f} at a width of "
-                f"{WIDTHS[-1]}, less than recall={self.options.recall}",
-                RETUNE * graph.living,
+                f"{WIDTHS[-1]}, less than recall={options.recall}",
+                until,
             )
             return False
         graph.width = width

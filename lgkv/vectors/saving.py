@@ -27,7 +27,15 @@ from lgkv.writer import Batch, Change, Writer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CHUNK_BYTES", "SavedGraph", "drop_graph", "load_graph", "read_saved", "save_graph"]
+__all__ = [
+    "CHUNK_BYTES",
+    "SavedGraph",
+    "drop_graph",
+    "load_graph",
+    "read_saved",
+    "save_graph",
+    "save_refusal",
+]
 
 CHUNK_BYTES: Final = (4 << 20) - 4096
 """The most bytes of a chunk: with its envelope it stays below 4 MiB."""
@@ -52,6 +60,20 @@ class SavedGraph:
     entry: int
     max_level: int
     recall: float
+
+    @classmethod
+    def refusal(cls, number: int, generation: int, until: int, recall: float) -> SavedGraph:
+        """Return what says that no graph has `recall`, as long as there are fewer vectors."""
+        return cls(number, generation, 0, 0, 0, 0, until, 0, recall)
+
+    def refuses(self, generation: int, vectors: int, recall: float) -> bool:
+        """Whether it was found that no graph of so many vectors has `recall`."""
+        return (
+            not self.count
+            and self.generation == generation
+            and vectors < self.entry
+            and recall >= self.recall
+        )
 
     @property
     def total_bytes(self) -> int:
@@ -122,6 +144,13 @@ def save_graph(
     return saved if writer.commit(Change(lambda batch: _flip(batch, saved))) else None
 
 
+def save_refusal(writer: Writer, generation: int, until: int, recall: float) -> None:
+    """Save that no graph has `recall`, as long as there are fewer vectors than `until`."""
+    number = writer.commit(Change(_take_number))
+    refusal = SavedGraph.refusal(number, generation, until, recall)
+    writer.commit(Change(lambda batch: _flip(batch, refusal)))
+
+
 def _put(key: bytes, body: bytes) -> Change[int]:
     return Change(lambda batch: batch.put(Table.MEMORY, key, body))
 
@@ -144,6 +173,7 @@ def _flip(batch: Batch, saved: SavedGraph) -> bool:
         or read_state(batch).live != saved.generation
         or (
             before is not None
+            and saved.count
             and (before.generation, before.covered) > (saved.generation, saved.covered)
         )
     ):

@@ -13,7 +13,7 @@ import pytest
 
 import lgkv
 from lgkv.layout import Kind, Table
-from lgkv.vectors import IndexConfig, VectorIndex, building, graph, planning, saving
+from lgkv.vectors import IndexConfig, VectorIndex, building, graph, planning, saving, tuning
 from lgkv.vectors.saving import read_saved
 from lgkv.writer import Change
 from tests.unit.vector_corpus import clustered, nearest, put_all
@@ -192,6 +192,25 @@ def test_other_recall_is_tuned_for_anew(path: Path) -> None:
     fill(path)
     with lgkv.open(path) as db:
         assert built(db, recall=0.5).width <= built(db, recall=0.999).width
+
+
+def test_recall_that_no_graph_has_is_not_tried_for_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "WIDTHS", (10,))
+    monkeypatch.setattr(building, "WIDTHS", (10,))
+    rows = np.random.default_rng(1).standard_normal((3_000, 48)).astype(np.float32)
+    with lgkv.open(path) as db:
+        put_all(db, rows)
+        assert built(db, recall=1) is None
+    added = count_adds(monkeypatch)
+    with lgkv.open(path) as db:
+        assert built(db, recall=1) is None
+        assert "recall=1" in db.vectors.explain(rows[0]).reason
+        assert not added
+        assert built(db, recall=0.2) is not None
+        assert sum(added) == 3_000
+        assert saved(db).count == 3_000
 
 
 # --- damage ---
