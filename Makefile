@@ -21,7 +21,8 @@ help:
 	@echo "make check    format, lint, types, layers, stubs"
 	@echo "make bench    lgkv beside the other backends; writes JSON"
 	@echo "make torture  crashes and damage, for as long as it takes"
-	@echo "make fuzz     hostile input, with many more examples than the tests use"
+	@echo "make fuzz     hostile bytes and damaged records, many more than the tests use; again on"
+	@echo "              extensions built with AddressSanitizer and UBSan (Linux, gcc)"
 	@echo "make clean    remove .venv and everything that was built"
 
 demo: $(STAMP)
@@ -47,8 +48,9 @@ torture: $(STAMP)
 	$(BIN)/python -m tests.crash.torture
 
 fuzz: $(STAMP)
-	$(BIN)/python -m pytest tests/unit/test_native.py $(wildcard tests/fuzz) \
-		--hypothesis-profile=long --timeout=0
+	$(BIN)/python -m pytest tests/unit/test_native.py tests/unit/test_msgpack.py \
+		tests/unit/test_shadow.py tests/fuzz --hypothesis-profile=long --timeout=0
+	$(BIN)/python -m tests.fuzz.sanitized --hypothesis-profile=sanitized --timeout=0
 
 $(STAMP): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

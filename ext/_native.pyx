@@ -74,6 +74,8 @@ def unpack_uint(bytes key not None, Py_ssize_t start) -> tuple[int, int]:
     if start < 0 or start >= size or data[start] > 8 or data[start] >= size - start:
         raise ValueError("damaged number in a key")
     end = start + 1 + data[start]
+    if data[start] and not data[start + 1]:  # a leading zero
+        raise ValueError("damaged number in a key")
     start += 1
     while start < end:
         number = number << 8 | data[start]

@@ -27,6 +27,8 @@ cdef extern from "Python.h":
     int PyGC_Disable()
     int PyGC_Enable()
     double PyFloat_AS_DOUBLE(object number)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    int PyUnicode_KIND(object text)
     int PyObject_GenericSetAttr(object value, object name, object to) except -1
     object PyType_GenericNew(type kind, object arguments, PyObject *names)
 
@@ -41,6 +43,8 @@ cdef enum:
 cdef enum:
     MAX_DEPTH = 100
     NODE_BYTES = 96
+    ENTRY_BYTES = 40
+    LEAF_BYTES = 40
     KEY_DEPTH = 3
     KEY_PARTS = 4
 
@@ -61,10 +65,9 @@ cdef class Node:
     cdef readonly Py_ssize_t weight
     cdef readonly bint decoded  # made of a decoded value: a clone equals a fresh decode
     cdef object leaf        # LEAF, FLOAT: the value; MODEL: the class; RAW: its bytes
-    cdef tuple keys         # DICT: the keys
-    cdef tuple children     # LIST, DICT: the nodes
+    cdef tuple children     # LIST: the nodes; DICT: those of the containers
     cdef dict template      # DICT: the leaves by key, _HOLE where a container is to be made
-    cdef tuple holes        # DICT: the positions of those
+    cdef tuple holes        # DICT: the keys of those
     cdef Node fields        # MODEL: the instance's __dict__
     cdef Node extra         # MODEL: its extra fields, or None
     cdef frozenset names_set  # MODEL: its set fields
@@ -138,11 +141,15 @@ cdef object _node_key(Node node, int depth):
         return None
     if node.kind == MODEL:
         node = node.fields
-    if node.kind == DICT and "id" in node.keys:
-        child = <Node>node.children[node.keys.index("id")]
-        if child.kind == LEAF and type(child.leaf) is str:
-            return child.leaf
-    if node.kind == DICT or node.kind == LIST:
+    if node.kind == DICT:
+        if type(node.template.get("id")) is str:
+            return node.template["id"]
+        children = iter(node.children)
+        return tuple([
+            _node_key(<Node>next(children), depth - 1) if leaf is _HOLE else leaf
+            for leaf in islice(node.template.values(), KEY_PARTS)
+        ])
+    if node.kind == LIST:
         return tuple([_node_key(<Node>child, depth - 1) for child in node.children[:KEY_PARTS]])
     return None
 
@@ -154,17 +161,28 @@ cdef Node _build(object value, frozenset models, int depth, bint models_too):
         node = Node.__new__(Node)
         node.kind = FLOAT if kind is float else LEAF
         node.leaf = value
-        node.weight = NODE_BYTES + <Py_ssize_t>value.__sizeof__()
+        node.weight = NODE_BYTES + _leaf_bytes(value)
         return node
     if depth > MAX_DEPTH:
         return None
     if kind is dict:
         return _build_dict(value, models, depth, models_too)
     if kind is list or kind is tuple:
+        if depth and not value:
+            return _EMPTY_LIST
         return _build_list(value, models, depth, models_too)
     if models_too and kind in models:
         return _build_model(value, kind, models, depth)
     return None
+
+
+cdef inline Py_ssize_t _leaf_bytes(object leaf):
+    # About what sys.getsizeof says, at a tenth of the cost.
+    if type(leaf) is str:
+        return LEAF_BYTES + PyUnicode_GET_LENGTH(leaf) * PyUnicode_KIND(leaf)
+    if type(leaf) is bytes:
+        return LEAF_BYTES + PyBytes_GET_SIZE(leaf)
+    return LEAF_BYTES
 
 
 cdef Node _build_list(object value, frozenset models, int depth, bint models_too):
@@ -183,30 +201,38 @@ cdef Node _build_list(object value, frozenset models, int depth, bint models_too
 
 
 cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
+    if depth and not value:
+        return _EMPTY_DICT
     cdef Node node = Node.__new__(Node), child
-    cdef list children = [], keys = [], holes = []
-    cdef dict template = {}
+    cdef list children = [], holes = []
+    cdef dict template = PyDict_Copy(value)  # nobody else changes it meanwhile
+    cdef PyObject *key
+    cdef PyObject *item
+    cdef Py_ssize_t position = 0
     node.kind = DICT
     node.weight = NODE_BYTES + 96
-    for key, item in value.items():
-        if type(key) is not str:
+    while PyDict_Next(template, &position, &key, &item):
+        if type(<object>key) is not str:
             return None
-        child = _build(item, models, depth + 1, models_too)
+        if _is_leaf(type(<object>item)):
+            node.weight += ENTRY_BYTES + _leaf_bytes(<object>item)
+            continue
+        child = _build(<object>item, models, depth + 1, models_too)
         if child is None:
             return None
-        if child.kind == LEAF or child.kind == FLOAT:
-            template[key] = child.leaf
-        else:
-            holes.append(len(keys))
-            template[key] = _HOLE
-        node.weight += child.weight + 40
-        keys.append(key)
+        holes.append(<object>key)
         children.append(child)
-    node.keys = tuple(keys)
+        node.weight += ENTRY_BYTES + child.weight
+        PyDict_SetItem(template, <object>key, _HOLE)
     node.children = tuple(children)
     node.template = template
     node.holes = tuple(holes)
     return node
+
+
+# Most containers inside a message are empty: they share a node.
+cdef Node _EMPTY_LIST = _build_list([], frozenset(), 0, False)
+cdef Node _EMPTY_DICT = _build_dict({}, frozenset(), 0, False)
 
 
 cdef Node _build_model(object value, object kind, frozenset models, int depth):
@@ -238,10 +264,8 @@ def matches(Node node not None, value) -> bool:
 
 cdef bint _matches(Node node, object value) except -1:
     cdef int form = node.kind
-    if form == LEAF:
-        return value is node.leaf or (type(value) is type(node.leaf) and value == node.leaf)
-    if form == FLOAT:
-        return value is node.leaf or (type(value) is float and _same_bits(value, node.leaf))
+    if form == LEAF or form == FLOAT:
+        return value is node.leaf or _same_leaf(value, node.leaf)
     if form == DICT:
         return type(value) is dict and _matches_dict(node, <dict>value)
     if form == LIST:
@@ -249,6 +273,12 @@ cdef bint _matches(Node node, object value) except -1:
     if form == MODEL:
         return type(value) is node.leaf and _matches_model(node, value)
     return False
+
+
+cdef bint _same_leaf(object value, object leaf) except -1:
+    if type(value) is not type(leaf):
+        return False
+    return _same_bits(value, leaf) if type(leaf) is float else value == leaf
 
 
 cdef bint _same_bits(object one, object other):
@@ -278,7 +308,7 @@ cdef bint _matches_dict(Node node, dict value) except -1:
     cdef PyObject *item
     cdef PyObject *wanted
     cdef PyObject *leaf
-    cdef Py_ssize_t position = 0, place = 0, at = 0, size = PyTuple_GET_SIZE(node.keys)
+    cdef Py_ssize_t position = 0, place = 0, at = 0, hole = 0, size = PyDict_Size(node.template)
     if PyDict_Size(value) != size:
         return False
     while PyDict_Next(value, &position, &key, &item):
@@ -286,9 +316,11 @@ cdef bint _matches_dict(Node node, dict value) except -1:
             return False
         if key != wanted and (type(<object>key) is not str or <object>key != <object>wanted):
             return False
-        if item != leaf and not _matches(
-            <Node>PyTuple_GET_ITEM(node.children, at), <object>item
-        ):
+        if leaf == <PyObject *>_HOLE:
+            if not _matches(<Node>PyTuple_GET_ITEM(node.children, hole), <object>item):
+                return False
+            hole += 1
+        elif item != leaf and not _same_leaf(<object>item, <object>leaf):
             return False
         at += 1
     return at == size
@@ -394,15 +426,14 @@ cdef list _clone_list(Node node):
 
 cdef dict _clone_dict(Node node):
     cdef dict fresh
-    cdef Py_ssize_t at, place
-    if PyTuple_GET_SIZE(node.keys) == 0:
+    cdef Py_ssize_t at
+    if PyDict_Size(node.template) == 0:
         return {}
     fresh = PyDict_Copy(node.template)
-    for place in range(PyTuple_GET_SIZE(node.holes)):
-        at = <object>PyTuple_GET_ITEM(node.holes, place)
+    for at in range(PyTuple_GET_SIZE(node.holes)):
         PyDict_SetItem(
             fresh,
-            <object>PyTuple_GET_ITEM(node.keys, at),
+            <object>PyTuple_GET_ITEM(node.holes, at),
             _clone(<Node>PyTuple_GET_ITEM(node.children, at)),
         )
     return fresh

@@ -24,7 +24,7 @@ from lgkv.errors import (
     ValueTooLargeError,
     WriteLockTimeoutError,
 )
-from lgkv.memory import StoredItem
+from lgkv.memory import SearchPlan, StoredItem
 from lgkv.vectors import IndexOptions, Plan
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "MapFullError",
     "Plan",
     "ReadOnlyError",
+    "SearchPlan",
     "Stats",
     "StorageError",
     "StoredCheckpoint",

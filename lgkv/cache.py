@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from lgkv.codec import PLAIN_TYPE, Payload
+from lgkv.codec import PLAIN_TYPE, Codec, Payload
 from lgkv.connection import Connection
-from lgkv.errors import CorruptionError, InvalidInputError
+from lgkv.errors import CorruptionError, InvalidInputError, LgkvError
 from lgkv.expiry import due, is_past, move_deadline, now_us, ttl_us
 from lgkv.keys import encode_text, pack_bytes, pack_uint, unpack_bytes
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields, encode_plain
@@ -50,15 +50,15 @@ class Cache:
         Raises:
             InvalidInputError: It was stored through LangGraph, in a form of its serialiser.
         """
-        payload = self.get_many([(namespace, key)]).get((namespace, key))
-        if payload is None:
+        found = self._find_all([(namespace, key)]).get((namespace, key))
+        if found is None:
             return None
-        kind, raw = payload
+        entry_key, (kind, raw) = found
         if kind != PLAIN_TYPE:
             raise InvalidInputError(
                 f"the entry holds {kind!r}, not plain data: read it through LgkvCache"
             )
-        return _decode(b"", raw)
+        return _decode(entry_key, raw)
 
     def set(
         self, namespace: tuple[str, ...], key: str, value: Any, *, ttl_seconds: float | None = None
@@ -86,9 +86,32 @@ class Cache:
 
     def get_many(self, keys: Iterable[FullKey]) -> dict[FullKey, Payload]:
         """Return the payloads of those keys that are there and have not expired."""
+        return {full_key: payload for full_key, (_, payload) in self._find_all(keys).items()}
+
+    def load_many(self, keys: Iterable[FullKey], codec: Codec) -> dict[FullKey, Any]:
+        """Return what `codec` makes of the payloads that `get_many` gives.
+
+        Bytes that a codec of LangGraph's own cannot read are a CorruptionError; what another
+        raises is its own affair: it may be for want of a key.
+        """
+        values = {}
+        for full_key, (entry_key, payload) in self._find_all(keys).items():
+            try:
+                values[full_key] = codec.decode(payload)
+            except LgkvError:
+                raise
+            except (ValueError, RecursionError) as error:
+                if codec.models is None:
+                    raise
+                reason = f"the value cannot be decoded: {error}"
+                raise CorruptionError(Table.MEMORY.label, entry_key, reason) from error
+        return values
+
+    def _find_all(self, keys: Iterable[FullKey]) -> dict[FullKey, tuple[bytes, Payload]]:
+        """Return the payloads that are there and have not expired, with their records' keys."""
         wanted = [_check_key(key) for key in keys]
         now = self.clock()
-        found: dict[FullKey, Payload] = {}
+        found: dict[FullKey, tuple[bytes, Payload]] = {}
         numbers: dict[tuple[str, ...], int | None] = {}
         with self._connection.snapshot() as snapshot:
             for namespace, key in wanted:
@@ -97,9 +120,10 @@ class Cache:
                 number = numbers[namespace]
                 if number is None:
                     continue
-                payload = _read(snapshot, _suffix(number, key), now)
+                entry_key = _entry_key(_suffix(number, key))
+                payload = _read(snapshot, entry_key, now)
                 if payload is not None:
-                    found[namespace, key] = payload
+                    found[namespace, key] = entry_key, payload
         return found
 
     def set_many(self, entries: Mapping[FullKey, tuple[Payload, float | None]]) -> None:
@@ -138,8 +162,7 @@ class Cache:
 # --- entries -------------------------------------------------------------------------------
 
 
-def _read(snapshot: Snapshot, suffix: bytes, now: int) -> Payload | None:
-    key = _entry_key(suffix)
+def _read(snapshot: Snapshot, key: bytes, now: int) -> Payload | None:
     body = snapshot.get(Table.MEMORY, key)
     if body is None or is_past(_deadline(key, body), now):
         return None
@@ -207,6 +230,8 @@ def _find(snapshot: Snapshot, namespace: tuple[str, ...]) -> int | None:
         return None
     fields = _decode(key, body)
     check_record(Table.NAMES, key, fields, int, list)
+    if not 0 < fields[0] < 1 << 64:
+        raise CorruptionError(Table.NAMES.label, key, "the number of a namespace cannot be")
     return int(fields[0])
 
 

@@ -76,6 +76,8 @@ def due(snapshot: Snapshot, kind: Kind, now: int) -> Iterator[tuple[int, bytes]]
             deadline_us, end = unpack_uint(key, 1)
         except ValueError as error:
             raise CorruptionError(Table.INDEX.label, key, str(error)) from None
+        if not deadline_us:
+            raise CorruptionError(Table.INDEX.label, key, "what has no deadline is not indexed")
         yield deadline_us, key[end:]
 
 

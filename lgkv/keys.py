@@ -76,11 +76,14 @@ def _pack_uint(number: int) -> bytes:
 
 
 def _unpack_uint(key: bytes, start: int) -> tuple[int, int]:
-    """Return the number at `start` of `key` and where it ends; ValueError if it is damaged."""
+    """Return the number at `start` of `key` and where it ends; ValueError if it is damaged.
+
+    A leading zero is damage: what is read is what `pack_uint` writes, and no other bytes.
+    """
     if start >= len(key) or key[start] > 8:
         raise ValueError("damaged number in a key")
     end = start + 1 + key[start]
-    if end > len(key):
+    if end > len(key) or (key[start] and not key[start + 1]):
         raise ValueError("damaged number in a key")
     return int.from_bytes(key[start + 1 : end], "big"), end
 

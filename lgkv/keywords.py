@@ -84,8 +84,11 @@ class KeywordChanges:
         length = sum(words.values())
         for word in old.keys() - words.keys():
             self._batch.delete(Table.INDEX, _posting_key(word, suffix))
-        for word, count in words.items():
-            self._batch.set(Table.INDEX, _posting_key(word, suffix), _POSTING.pack(count, length))
+        postings = [
+            (_posting_key(word, suffix), _POSTING.pack(count, length))
+            for word, count in sorted(words.items())
+        ]
+        self._batch.set_all(Table.INDEX, postings)
         if words:
             body = encode_fields({encode_text(word): count for word, count in words.items()})
             self._batch.put(Table.MEMORY, _words_key(suffix), body)
@@ -117,6 +120,10 @@ class KeywordChanges:
         for node, (items, length) in self._counts.items():
             if (items, length) == self._read_as[node]:
                 continue
+            if items < 0 or length < 0:
+                raise CorruptionError(
+                    Table.MEMORY.label, _counts_key(node), "the counts are too small"
+                )
             if items:
                 self._batch.set(Table.MEMORY, _counts_key(node), _COUNTS.pack(items, length))
             else:
@@ -135,6 +142,8 @@ def read_counts(snapshot: Snapshot, node: int) -> tuple[int, int]:
     if len(body) != _COUNTS.size:
         raise CorruptionError(Table.MEMORY.label, key, "the counts do not have their size")
     items, length = _COUNTS.unpack(body)
+    if items >> 63 or length >> 63:
+        raise CorruptionError(Table.MEMORY.label, key, "the counts cannot be so large")
     return items, length
 
 
@@ -142,7 +151,7 @@ def best_by_words(snapshot: Snapshot, nodes: Collection[int], query: str) -> dic
     """Return the BM25 score of every item of `nodes` that says a word of `query`, by suffix."""
     counts = [read_counts(snapshot, node) for node in nodes]
     items, length = (sum(each) for each in zip((0, 0), *counts, strict=True))
-    if not items:
+    if not items or not length:
         return {}
     mean = length / items
     scores: dict[bytes, float] = {}
@@ -170,7 +179,7 @@ def _postings(
     for prefix in prefixes:
         for key, body in snapshot.scan(Table.INDEX, prefix):
             suffix = key[len(beginning) :]
-            if among is not None and suffix[: 1 + suffix[0]] not in among:
+            if among is not None and (not suffix or suffix[: 1 + suffix[0]] not in among):
                 continue
             if len(body) != _POSTING.size:
                 raise CorruptionError(Table.INDEX.label, key, "the posting does not have its size")

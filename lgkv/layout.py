@@ -156,6 +156,9 @@ COMPRESSION_LEVEL: Final = 1
 COMPRESSED_FROM_BYTES: Final = 512
 """Bodies from this size on are compressed if that saves an eighth."""
 
+MAX_EXPANSION: Final = (128 << 10) // 4
+"""No octet of a Zstandard frame gives more: four make a block, which has 128 KiB at most."""
+
 _zstd: Final = _Zstd()
 
 
@@ -182,7 +185,7 @@ def open_record(table: Table, key: bytes, record: bytes) -> bytes:
         raise CorruptionError(table.label, bytes(key), f"unknown record flags {flags:#04x}")
     try:
         size = zstandard.frame_content_size(body)
-        if not 0 <= size <= MAX_VALUE_BYTES:
+        if not 0 <= size <= min(MAX_VALUE_BYTES, MAX_EXPANSION * len(body)):
             raise CorruptionError(table.label, bytes(key), f"a compressed body of {size} bytes")
         return _zstd.decompressor.decompress(body)
     except zstandard.ZstdError as error:

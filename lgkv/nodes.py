@@ -33,6 +33,9 @@ ROOT: Final = 0
 LONG_LABEL_BYTES: Final = TEXT_LIMIT_BYTES // 2
 """A key holds all of a shorter label, however it is escaped."""
 
+MAX_US: Final = 253_402_300_799_999_999
+"""The last microsecond of the calendar."""
+
 MAX_PATHS: Final = 10_000
 """As many namespaces' numbers are remembered."""
 
@@ -109,8 +112,11 @@ def path_of(snapshot: Snapshot, number: int) -> tuple[str, ...]:
         body = snapshot.get(Table.MEMORY, key)
         if body is None:
             raise CorruptionError(Table.MEMORY.label, key, "the namespace of an item is missing")
-        number, label = _fields(key, body, int, bytes)
-        labels.append(decode_text(label))
+        parent, label = _fields(key, body, int, bytes)
+        if not 0 <= parent < number:
+            raise CorruptionError(Table.MEMORY.label, key, "a number of the namespace cannot be")
+        number = parent
+        labels.append(_text(key, label))
     return tuple(reversed(labels))
 
 
@@ -131,7 +137,7 @@ def walk_nodes(
             if path:
                 path.pop()
             continue
-        path.append(decode_text(node.label))
+        path.append(_label(node))
         if len(path) >= len(wanted):
             yield tuple(path), node
         levels.append(
@@ -174,6 +180,17 @@ def _kept(node: Node) -> bytes:
     return unpack_bytes(pack_bytes(node.label), 0)[0]
 
 
+def _label(node: Node) -> str:
+    return _text(_node_key(node.parent, node.label), node.label)
+
+
+def _text(key: bytes, label: bytes) -> str:
+    try:
+        return decode_text(label)
+    except UnicodeDecodeError as error:
+        raise CorruptionError(Table.MEMORY.label, key, f"a damaged label: {error}") from None
+
+
 def _child(snapshot: Snapshot, parent: int, label: bytes) -> Node | None:
     key = _node_key(parent, label)
     body = snapshot.get(Table.MEMORY, key)
@@ -194,7 +211,7 @@ class _Memo:
     def forget(self, node: Node) -> None:
         """Drop a node that is removed."""
         del self.nodes[node.number]
-        self.below.pop((node.parent, decode_text(node.label)), None)
+        self.below.pop((node.parent, _label(node)), None)
         self.paths.clear()
 
 
@@ -271,7 +288,7 @@ class Tree:
                     Table.MEMORY.label, key, "the namespace of an item is missing"
                 )
             parent, label = _fields(key, body, int, bytes)
-            node = _child(self._batch, parent, label)
+            node = _child(self._batch, parent, label) if 0 <= parent < number else None
             if node is None or node.number != number:
                 raise CorruptionError(Table.MEMORY.label, key, "the namespace is not where it says")
             self._nodes[number] = node
@@ -342,6 +359,9 @@ def _unpack(key: bytes, body: bytes) -> Node:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
     if end != len(key):
         raise CorruptionError(Table.MEMORY.label, key, "the key is longer than its parts")
+    if not parent < number or max(items, children, expiring) >> 63 or places[0] > MAX_US:
+        # Numbers grow from parent to child, so no walk down the tree goes round.
+        raise CorruptionError(Table.MEMORY.label, key, "a number of the namespace cannot be")
     if not whole:
         label = body[_BODY.size :]
     newest, last_pack = (places[0], places[1]), (places[2], places[3])

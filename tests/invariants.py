@@ -13,10 +13,28 @@ from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
 from lgkv.checkpoints.heads import Head, frame_key, read_frame, unpack_head
 from lgkv.env import Snapshot
+from lgkv.errors import CorruptionError
 from lgkv.keys import decode_text, encode_text, pack_text, unpack_uint
 from lgkv.layout import Kind, Table, open_record, split_key
+from lgkv.memory.items import (
+    PACK_BYTES,
+    entry_place,
+    item_suffix,
+    node_of,
+    place_of,
+    read_item,
+    scan_pack,
+    unpack_item,
+)
+from lgkv.nodes import walk_nodes
 
-__all__ = ["all_records", "broken_invariants", "orphaned_values", "structural_damage"]
+__all__ = [
+    "all_records",
+    "broken_invariants",
+    "broken_packs",
+    "orphaned_values",
+    "structural_damage",
+]
 
 
 def structural_damage(path: str) -> list[str]:
@@ -166,10 +184,60 @@ def _threads(snapshot: Snapshot) -> dict[int, _Thread]:
     return threads
 
 
+class _Packs:
+    """What the packs of a file hold."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, tuple[int, int]] = {}
+        self.entries: dict[bytes, int] = {}
+        self.counts, self.expiring = Counter[int](), Counter[int]()
+
+    def add(self, key: bytes, pack: bytes) -> Iterator[str]:
+        """Take a pack in, and yield what does not hold of it."""
+        node = node_of(key[1:])
+        starts = scan_pack(pack, None, 0)
+        places = [entry_place(pack, at) for at in starts]
+        if not starts or (len(starts) > 1 and len(pack) > PACK_BYTES):
+            yield f"the pack {key.hex()} has {len(starts)} entries in {len(pack)} bytes"
+            return
+        in_order = [self.ends.get(node, (0, 0)), place_of(key), places[0]]
+        if in_order != sorted(in_order) or in_order[0] == in_order[1] or places != sorted(places):
+            yield f"the pack {key.hex()} is out of order: {in_order}, {places}"
+        self.ends[node] = places[-1]
+        for at in starts:
+            record = unpack_item(key, pack, at)
+            self.entries[item_suffix(node, record.key_text(key))] = record.sequence
+            self.counts[node] += 1
+            self.expiring[node] += record.deadline_us > 0
+
+
+def broken_packs(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what does not hold of items, packs and namespaces, read record by record."""
+    seen = _Packs()
+    for key, pack in snapshot.scan(Table.MEMORY, bytes((Kind.PACK,))):
+        yield from seen.add(key, pack)
+    for key in snapshot.keys(Table.MEMORY, bytes((Kind.ITEM,))):
+        try:
+            item = read_item(snapshot, key[1:])
+        except CorruptionError as error:
+            yield str(error)
+            continue
+        if item is None or seen.entries.pop(key[1:], None) != item[1].sequence:
+            yield f"the item {key.hex()} is another's, or stands in no pack"
+    if seen.entries:
+        yield f"entries that no item names: {seen.entries}"
+    for namespace, node in walk_nodes(snapshot, []):
+        if (node.items, node.expiring) != (seen.counts[node.number], seen.expiring[node.number]):
+            yield f"{namespace} counts {node.items} items, {node.expiring} of them expiring"
+        if node.items and node.newest < seen.ends[node.number]:
+            yield f"{namespace} has a newer item than {node.newest}"
+
+
 def broken_invariants(db: Database) -> list[str]:
     """Return what does not hold: counts, sizes, names and index entries, each recounted."""
     faults: list[str] = []
     with db._connection.snapshot() as snapshot:
+        faults += broken_packs(snapshot)
         threads = _threads(snapshot)
         state = snapshot.read_state()
         numbers: dict[bytes, int] = {}

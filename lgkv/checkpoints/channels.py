@@ -6,7 +6,9 @@ fetched in a snapshot first. What memory learns of stored elements goes to the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -174,8 +176,9 @@ class ChannelValues:
             if not fetched.pieces:
                 whole: list[Any] = fetched.nodes
                 return clone_all(whole, self._load)
-            nodes, given = self._complete(fetched)
-            return clone_all(nodes, self._load, given)
+            with uncollected():
+                nodes, given = self._complete(fetched)
+                return clone_all(nodes, self._load, given)
         if form is Form.DICT:
             if fetched.entries is not None:
                 keys = list(fetched.entries)
@@ -200,7 +203,7 @@ class ChannelValues:
         given: list[Any] = [MISSING] * len(nodes)
         for piece in fetched.pieces:
             elements = self._elements(fetched.thread, piece)
-            made = self._nodes(piece, elements)
+            made = self._nodes(fetched.thread, piece, elements)
             if made:
                 self._shelf.hold(self._owner(fetched.thread), piece.chain, piece.first, made)
             position, used = 0, False
@@ -230,11 +233,16 @@ class ChannelValues:
             raise CorruptionError(Table.THREADS.label, key, "a piece has not its elements")
         return elements
 
-    def _nodes(self, piece: Piece, elements: list[Any]) -> list[Node]:
+    def _nodes(self, thread: int, piece: Piece, elements: list[Any]) -> list[Node]:
         models = self._codec.models
         if models is None:
             return []
-        return with_raw([build(e, models, decoded=True) for e in elements], piece.payload[1])
+        made = [build(element, models, decoded=True) for element in elements]
+        try:
+            return with_raw(made, piece.payload[1])
+        except ValueError as error:  # a decoder may overlook what stands behind the list
+            key = values.piece_key(thread, piece.chain, piece.first)
+            raise CorruptionError(Table.THREADS.label, key, str(error)) from None
 
     def _replay(self, fetched: Fetched) -> dict[str, Any]:
         log: list[Any] = []
@@ -264,6 +272,18 @@ class ChannelValues:
 
     def _owner(self, thread: int) -> tuple[int, Any]:
         return thread, self._codec.signature
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause the garbage collector while much is made that stays."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _element(extents: list[Extent], position: int) -> tuple[int, int]:

@@ -117,18 +117,22 @@ class ThreadRecord:
     carriers: int = 0
     latest_id: str | None = None
 
-    def pack(self) -> bytes:
-        """Return the record's body."""
+    def pack(self, key: bytes) -> bytes:
+        """Return the record's body; CorruptionError if it has counted what was not there."""
         latest = b"" if self.latest_id is None else pack_whole_id(self.latest_id)
-        numbers = _THREAD.pack(
-            self.created_us,
-            self.updated_us,
-            self.checkpoints,
-            self.size_bytes,
-            self.namespaces,
-            self.carriers,
-            len(latest),
-        )
+        try:
+            numbers = _THREAD.pack(
+                self.created_us,
+                self.updated_us,
+                self.checkpoints,
+                self.size_bytes,
+                self.namespaces,
+                self.carriers,
+                len(latest),
+            )
+        except struct.error:
+            reason = "the thread's record counts what is not there"
+            raise CorruptionError(Table.THREADS.label, key, reason) from None
         return numbers + latest + encode_text(self.thread_id)
 
     @classmethod

@@ -22,7 +22,7 @@ from lgkv.checkpoints.heads import (
 )
 from lgkv.errors import CorruptionError
 from lgkv.keys import encode_text, pack_uint
-from lgkv.layout import Kind, Table
+from lgkv.layout import Kind, Table, split_key
 from lgkv.names import add_thread, remove_thread, thread_number
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
@@ -40,6 +40,8 @@ __all__ = [
 
 ROOT_NAMESPACE: Final = 0
 """The number of the checkpoint namespace "", which every thread has."""
+
+NUMBER_BYTES: Final = 8
 
 
 def now_us() -> int:
@@ -67,8 +69,14 @@ def namespace_number(snapshot: Snapshot, thread: int, namespace: str) -> int | N
     """Return the number of a checkpoint namespace, or None."""
     if not namespace:
         return ROOT_NAMESPACE
-    body = snapshot.get(Table.THREADS, rec.namespace_number_key(thread, namespace))
-    return None if body is None else int.from_bytes(body, "big")
+    key = rec.namespace_number_key(thread, namespace)
+    body = snapshot.get(Table.THREADS, key)
+    if body is None:
+        return None
+    if len(body) != NUMBER_BYTES:
+        reason = "the checkpoint namespace's number does not have its size"
+        raise CorruptionError(Table.THREADS.label, key, reason)
+    return int.from_bytes(body, "big")
 
 
 def namespace_name(snapshot: Snapshot, thread: int, number: int) -> str:
@@ -89,7 +97,8 @@ def namespace_numbers(snapshot: Snapshot, thread: int) -> dict[int, str]:
     prefix = rec.thread_key(thread, Kind.NAMESPACE_NAME)
     names = {ROOT_NAMESPACE: ""}
     for key, body in snapshot.scan(Table.THREADS, prefix):
-        names[int.from_bytes(key[len(prefix) + 1 :], "big")] = rec.text_of(key, body)
+        (number,) = split_key(Table.THREADS, key, len(prefix), "u")
+        names[number] = rec.text_of(key, body)
     return names
 
 
@@ -185,7 +194,8 @@ class ThreadEdit:
     def _add_namespace(self, namespace: str) -> int:
         number = self.record.namespaces
         self.record.namespaces += 1
-        self.put(rec.namespace_number_key(self.number, namespace), number.to_bytes(8, "big"))
+        packed = number.to_bytes(NUMBER_BYTES, "big")
+        self.put(rec.namespace_number_key(self.number, namespace), packed)
         self.put(rec.namespace_name_key(self.number, number), encode_text(namespace))
         return number
 
@@ -324,7 +334,8 @@ class ThreadEdit:
             self.batch.delete(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
             self.batch.put(Table.INDEX, rec.latest_key(record.latest_id, self.number), b"")
             self._indexed_id = record.latest_id
-        self.batch.put(Table.THREADS, rec.thread_key(self.number, Kind.THREAD), record.pack())
+        key = rec.thread_key(self.number, Kind.THREAD)
+        self.batch.put(Table.THREADS, key, record.pack(key))
 
     def _find_latest(self) -> str | None:
         """Return the greatest id of a checkpoint in any namespace, None if there is none."""

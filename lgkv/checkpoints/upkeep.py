@@ -14,7 +14,7 @@ from lgkv.checkpoints.reading import Place, newest_head
 from lgkv.checkpoints.thread import ROOT_NAMESPACE, ThreadEdit, now_us, read_thread
 from lgkv.checkpoints.types import PLAIN_TYPE, PlainCodec, ThreadInfo, decode_parts
 from lgkv.env import Snapshot
-from lgkv.errors import InvalidInputError
+from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.keys import decode_text, encode_text, pack_uint
 from lgkv.layout import Kind, Table, split_key
 from lgkv.names import thread_number
@@ -81,9 +81,10 @@ def copy_thread(source: str, target: str) -> Change[None]:
         for key, body in batch.scan(Table.THREADS, prefix):
             if key == own:
                 continue
+            if len(key) == len(prefix):
+                raise CorruptionError(Table.THREADS.label, key, "a key without a kind")
             new.put(new_prefix + key[len(prefix) :], body)
-            kind = key[len(prefix)]
-            if kind in (Kind.CHECKPOINT, Kind.CARRIER):
+            if key[len(prefix)] in (Kind.CHECKPOINT, Kind.CARRIER):
                 (namespace, _) = split_key(Table.THREADS, key, len(prefix) + 1, "ui")
                 head = unpack_head(batch, old.number, namespace, key, body)
                 new.index_run(namespace, head)
@@ -153,10 +154,15 @@ def iterate_threads(snapshot: Snapshot, before: ThreadInfo | None) -> Iterator[T
 
 def _info(snapshot: Snapshot, number: int) -> ThreadInfo:
     record = read_thread(snapshot, number)
+    try:
+        created, updated = _time(record.created_us), _time(record.updated_us)
+    except OverflowError as error:
+        key = rec.thread_key(number, Kind.THREAD)
+        raise CorruptionError(Table.THREADS.label, key, f"a damaged time: {error}") from None
     return ThreadInfo(
         record.thread_id,
-        _time(record.created_us),
-        _time(record.updated_us),
+        created,
+        updated,
         record.checkpoints,
         record.size_bytes,
         _root_metadata(snapshot, number, record.thread_id),

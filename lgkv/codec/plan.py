@@ -296,6 +296,8 @@ def replay(log: Iterable[Any]) -> dict[str, Any]:
         entries, deleted = element
         if type(entries) is not dict or type(deleted) is not list:
             raise ValueError("a patch does not have its fields")
+        if not all(type(key) is str for part in (entries, deleted) for key in part):
+            raise ValueError("a patch names what is no key")
         for key in deleted:
             value.pop(key, None)
         value.update(entries)

@@ -36,9 +36,8 @@ class LgkvCache(Opening, BaseCache[ValueT]):
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Return the values of those keys that are there and have not expired."""
-        codec = SerdeCodec(self.serde)
-        found = self._db.cache.get_many((tuple(namespace), key) for namespace, key in keys)
-        return {full_key: codec.decode(payload) for full_key, payload in found.items()}
+        wanted = ((tuple(namespace), key) for namespace, key in keys)
+        return self._db.cache.load_many(wanted, SerdeCodec(self.serde))
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Return what `get` does: reading does not wait for the disk."""

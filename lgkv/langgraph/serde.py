@@ -158,8 +158,14 @@ class SerdeCodec:
         return kind, bytes(raw)
 
     def decode(self, payload: Payload) -> Any:
-        """Return a fresh value."""
-        return self._serde.loads_typed(payload)
+        """Return a fresh value; InvalidInputError if the serialiser does not know its type."""
+        try:
+            return self._serde.loads_typed(payload)
+        except NotImplementedError as error:
+            raise InvalidInputError(
+                f"a value is stored as {payload[0]!r}, which this serialiser does not read "
+                f"({error}): use the one that wrote it"
+            ) from error
 
     def encode_parts(self, parts: list[dict[str, Any]]) -> Payload:
         """Return metadata and state as plain CBOR, or as the serialiser's payload.

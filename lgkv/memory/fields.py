@@ -143,13 +143,16 @@ def read_fields(snapshot: Snapshot) -> FieldIndex:
         return FieldIndex()
     try:
         last, fields = decode_plain(body)
-        return FieldIndex(
-            int(last), {name: (int(n), str(sort)) for name, (n, sort) in fields.items()}
-        )
+        declared = {name: (int(n), str(sort)) for name, (n, sort) in fields.items()}
+        index = FieldIndex(int(last), declared)
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptionError(
             Table.MEMORY.label, _FIELDS_KEY, f"damaged declaration: {error!r}"
         ) from None
+    for number, sort in declared.values():
+        if not 0 < number <= index.last_number < 1 << 63 or sort not in _SORTS.values():
+            raise CorruptionError(Table.MEMORY.label, _FIELDS_KEY, "a field that cannot be")
+    return index
 
 
 def fields_of(batch: Batch) -> FieldIndex:
@@ -302,9 +305,10 @@ def write_fields(batch: Batch, fields: Mapping[str, type]) -> None:
 
 def _index_all(batch: Batch, index: FieldIndex) -> None:
     for key, pack in batch.scan(Table.MEMORY, bytes((Kind.PACK,))):
-        node = node_of(key[1:])
+        node = checked(key, node_of, key[1:])
         for at in checked(key, scan_pack, pack, None, 0):
-            index_item(batch, index, node, unpack_item(key, pack, at), place_of(key))
+            record = unpack_item(key, pack, at)
+            checked(key, index_item, batch, index, node, record, place_of(key))
 
 
 def _entries(snapshot: Snapshot, prefix: bytes, ranges: list[_Range]) -> Iterator[Entry]:

@@ -91,9 +91,12 @@ class ItemRecord(NamedTuple):
             raise CorruptionError(Table.MEMORY.label, pack, "the value is not a mapping")
         return value
 
-    def key_text(self) -> str:
-        """Return the item's key."""
-        return decode_text(self.key)
+    def key_text(self, pack: bytes) -> str:
+        """Return the item's key; `pack` is as for `value`."""
+        try:
+            return decode_text(self.key)
+        except UnicodeDecodeError as error:
+            raise CorruptionError(Table.MEMORY.label, pack, f"a damaged key: {error}") from None
 
     def entry(self) -> bytes:
         """Return the entry of a pack that `unpack_item` makes this of."""
@@ -180,7 +183,7 @@ def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
 
     It has the place of the item's pack, and the item's own sequence in 8 bytes.
     """
-    if len(body) != _PLACE.size + 8:
+    if len(body) != _PLACE.size + 8 or not suffix:
         raise CorruptionError(
             Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
         )

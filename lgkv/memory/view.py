@@ -342,7 +342,7 @@ class MemoryView:
 
     def _found(self, found: Found, *, refresh: bool) -> StoredItem:
         record = found.record()
-        suffix = item_suffix(found.node, record.key_text())
+        suffix = item_suffix(found.node, record.key_text(found.key))
         return self._item(found.namespace, suffix, found.key, record, refresh=refresh)
 
     def _item(
@@ -358,16 +358,21 @@ class MemoryView:
     ) -> StoredItem:
         if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
             self.to_refresh.add(suffix)
-        updated = _time(record.updated_us)
-        is_first = record.created_us == record.updated_us
+        try:
+            updated = _time(record.updated_us)
+            is_first = record.created_us == record.updated_us
+            created = updated if is_first else _time(record.created_us)
+            expires = _time(record.deadline_us) if record.deadline_us else None
+        except OverflowError as error:
+            raise CorruptionError(Table.MEMORY.label, pack, f"a damaged time: {error}") from None
         return StoredItem(
             namespace,
-            record.key_text(),
+            record.key_text(pack),
             record.value(pack),
-            updated if is_first else _time(record.created_us),
+            created,
             updated,
             score,
-            _time(record.deadline_us) if record.deadline_us else None,
+            expires,
             parts if parts or score is None else {"vector": score},
         )
 
@@ -381,7 +386,7 @@ class MemoryView:
 
 
 def _suffix(found: Found) -> bytes:
-    return item_suffix(found.node, found.record().key_text())
+    return item_suffix(found.node, found.record().key_text(found.key))
 
 
 def _time(microseconds: int) -> datetime.datetime:

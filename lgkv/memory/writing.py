@@ -143,12 +143,12 @@ class _Change:
         if found is None:  # a stray entry of the index
             move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
             return 0
-        work = self._work(self._tree.node(node_of(suffix)))
+        work = self._work(self._tree.node(checked(item_key(suffix), node_of, suffix)))
         pack, old = self._find(work, *found)
         if old.deadline_us != deadline:  # likewise
             move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, deadline, 0)
             return 0
-        pack.gone.add(old.sequence)
+        self._cut(work.node, pack, old)
         self._remove(work, suffix, old)
         return 1
 
@@ -170,7 +170,6 @@ class _Change:
         entry = pack_entry(updated, place[1], created, put.ttl_us, deadline, raw, encoded)
         work.new.append((suffix, place, entry))
         if old is not None:
-            self._unindex(node, old)
             self._vectors.remove(suffix)
         if put.vectors is not None:
             self._vectors.put(node.number, suffix, put.vectors)
@@ -190,11 +189,6 @@ class _Change:
         work.node.expiring -= old.deadline_us > 0
         work.node.items -= 1
         self._keywords.put(work.node.number, suffix, {})
-        self._unindex(work.node, old)
-
-    def _unindex(self, node: Node, old: ItemRecord) -> None:
-        if self._fields.fields:
-            unindex_item(self._batch, self._fields, node.number, old)
 
     # --- where things are ---
 
@@ -207,8 +201,14 @@ class _Change:
     def _take(self, work: _Work, suffix: bytes, body: bytes) -> ItemRecord:
         """Return the item at `suffix`, which is to be cut out of its pack."""
         pack, old = self._find(work, *unpack_place(suffix, body))
-        pack.gone.add(old.sequence)
+        self._cut(work.node, pack, old)
         return old
+
+    def _cut(self, node: Node, pack: _Pack, old: ItemRecord) -> None:
+        """Note that an entry is to leave its pack, and take it out of the fields' index."""
+        pack.gone.add(old.sequence)
+        if self._fields.fields:
+            checked(pack.key, unindex_item, self._batch, self._fields, node.number, old)
 
     def _find(self, work: _Work, key: bytes, sequence: int) -> tuple[_Pack, ItemRecord]:
         pack = self._pack(work, key)
@@ -236,7 +236,8 @@ class _Change:
                 self._append(work)
             for pack in work.packs.values():
                 if pack.gone:
-                    self._write(pack, without_entries(pack.stored, pack.gone))
+                    rest = checked(pack.key, without_entries, pack.stored, pack.gone)
+                    self._write(pack, rest)
         self._keywords.save()
         self._tree.save()
         return self._vectors.save()
@@ -247,7 +248,9 @@ class _Change:
         last = self._pack(work, pack_key(node.number, node.last_pack))
         if last is None:
             last = self._begin(work, node, work.new[0][1])
-        body = without_entries(last.stored, last.gone) if last.gone else last.stored
+        body = last.stored
+        if last.gone:
+            body = checked(last.key, without_entries, body, last.gone)
         parts, size = [body], len(body)
         records, pack = [], place_bytes(node.last_pack)
         for suffix, place, entry in work.new:

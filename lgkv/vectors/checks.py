@@ -13,7 +13,7 @@ from lgkv.errors import DimensionMismatchError, InvalidInputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["VectorSet", "check_rows", "check_vector", "common_dims", "vector_set"]
+__all__ = ["MAX_DIMS", "VectorSet", "check_rows", "check_vector", "common_dims", "vector_set"]
 
 MAX_DIMS: Final = 1 << 16
 

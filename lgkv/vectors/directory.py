@@ -245,6 +245,14 @@ class Directory:
             [ranges.stops[place] for place in kept],
         )
 
+    def vectors_below(self, label: int) -> int:
+        """Return how many vectors with labels below this are alive."""
+        count = 0
+        for slab in self.slabs:
+            below = slab.labels < max(0, min(label - slab.first, 1 << 32))
+            count += int(np.count_nonzero(below if slab.alive is None else below & slab.alive))
+        return count
+
     def locate(self, labels: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return slab and row of each label, -1 for what is not there or is dead."""
         slabs = np.empty(len(labels), np.int64)

@@ -12,7 +12,7 @@ from lgkv.keys import pack_uint
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.checks import VectorSet
-from lgkv.vectors.settings import Settings, VectorState
+from lgkv.vectors.settings import MOST_NUMBERS, Settings, VectorState
 from lgkv.vectors.slabs import SLAB_BYTES, Slab, make_slab
 from lgkv.writer import Batch
 
@@ -46,7 +46,13 @@ def find_vectors(
         return None
     first, paths = fields_of(key, body, int, list)
     check_record(Table.MEMORY, key, paths, *[bytes] * len(paths))
-    return first, tuple(str(path, "utf-8", "surrogatepass") for path in paths)
+    try:
+        names = tuple(str(path, "utf-8", "surrogatepass") for path in paths)
+    except UnicodeDecodeError as error:
+        raise CorruptionError(Table.MEMORY.label, key, f"a damaged path: {error}") from None
+    if not 0 < first < MOST_NUMBERS or not names:
+        raise CorruptionError(Table.MEMORY.label, key, "the vectors of an item cannot be there")
+    return first, names
 
 
 def fields_of(key: bytes, body: bytes, *types: type) -> list[Any]:

@@ -213,6 +213,12 @@ def load_graph(
     slabs, rows = directory.locate(links.labels)
     if np.count_nonzero(slabs < 0) > MISSING * saved.count:
         return None
+    known = np.count_nonzero(slabs >= 0)
+    too_far = saved.covered > read_state(snapshot).labels + 1
+    if too_far or known != directory.vectors_below(saved.covered):
+        raise CorruptionError(
+            Table.MEMORY.label, _POINTER_KEY, "the graph does not have the vectors that it covers"
+        )
     try:
         links.check()
         vectors = _vectors(Records(snapshot, directory, map_epoch), links, slabs, rows)

@@ -14,11 +14,13 @@ from lgkv.errors import (
 )
 from lgkv.layout import Kind, Table, decode_plain, encode_plain
 from lgkv.snapshot import Snapshot
+from lgkv.vectors.checks import MAX_DIMS
 from lgkv.writer import Batch
 
 __all__ = [
     "METRIC",
     "METRICS",
+    "MOST_NUMBERS",
     "STORAGES",
     "IndexConfig",
     "Settings",
@@ -34,6 +36,9 @@ __all__ = [
 METRIC: Final = "cosine"
 METRICS: Final = ("cosine", "inner_product", "l2")
 STORAGES: Final = ("float32", "float16")
+
+MOST_NUMBERS: Final = 1 << 62
+"""Labels and other numbers stay below this."""
 
 _SETTINGS_KEY: Final = bytes((Kind.VECTOR_SETTINGS,))
 _STATE_KEY: Final = bytes((Kind.VECTOR_STATE,))
@@ -102,7 +107,7 @@ class Settings:
         made = cls(**fields)
         good = (
             isinstance(made.dims, int)
-            and made.dims > 0
+            and 0 < made.dims <= MAX_DIMS
             and made.metric in METRICS
             and made.storage in STORAGES
             and isinstance(made.model, (str, type(None)))
@@ -156,7 +161,10 @@ def read_state(snapshot: Snapshot) -> VectorState:
         return VectorState()
     if len(body) != _STATE.size:
         raise CorruptionError(Table.MEMORY.label, _STATE_KEY, "the counters do not have their size")
-    return VectorState(*_STATE.unpack(body))
+    state = VectorState(*_STATE.unpack(body))
+    if max(_STATE.unpack(body)) >= MOST_NUMBERS:
+        raise CorruptionError(Table.MEMORY.label, _STATE_KEY, "a counter cannot be so far")
+    return state
 
 
 def check_query(settings: Settings | None, dims: int, config: IndexConfig | None = None) -> None:

@@ -132,6 +132,9 @@ def _unpack(key: bytes, first: int, body: bytes) -> Slab:
         _demand(bounds[-1] == suffix_bytes and sorted(bounds) == bounds, "the names' sizes")
         suffixes = [body[at + a : at + b] for a, b in pairwise(bounds)]
         rows = np.frombuffer(body, f"<f{size}", count * dims, start).reshape(count, dims)
+        _demand(bool(np.isfinite(rows).all()), "a number that is not finite")
+        _demand(bool((nodes[1:] >= nodes[:-1]).all()), "the order of the namespaces")
+        _demand(len(np.unique(labels)) == count, "a label that is there twice")
     except (struct.error, ValueError) as error:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
     return Slab(first, labels, items, scales, nodes, suffixes, rows)
@@ -236,8 +239,8 @@ def _first_of(key: bytes, prefix: bytes) -> int:
         first, end = unpack_uint(key, len(prefix))
     except ValueError as error:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
-    if end != len(key):
-        raise CorruptionError(Table.MEMORY.label, key, "the key is longer than its parts")
+    if end != len(key) or not 0 < first < 1 << 62:
+        raise CorruptionError(Table.MEMORY.label, key, "the key is not that of a slab")
     return first
 
 
@@ -308,7 +311,7 @@ def kill(batch: Batch, generation: int, labels: Iterable[int]) -> list[int]:
     by_slab: dict[int, set[int]] = {}
     for label in labels:
         first = slab_holding(batch, generation, label)
-        if first is None:
+        if first is None or label - first >= 1 << 32:
             raise CorruptionError(
                 Table.MEMORY.label,
                 slab_key(generation, label),

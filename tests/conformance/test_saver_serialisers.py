@@ -279,6 +279,6 @@ def test_pickle_is_neither_written_nor_read(db: lgkv.Database, saver: LgkvSaver)
         None,
         {"a": {1, (2, 3)}, "b": range(3)},
     )
-    with pytest.raises(NotImplementedError, match="pickle"):
+    with pytest.raises(InvalidInputError, match="pickle"):
         saver.get_tuple(config)
     assert saver.serde.pickle_fallback is False

@@ -77,14 +77,13 @@ def test_missing_file_is_found(tmp_path: Path) -> None:
 def test_damaged_file_is_found(written: Path, tmp_path: Path) -> None:
     with Checker() as checker:
         assert checker.check(written, ["0:39"], []).last == {"0": 39}
-        for at in (0.3, 0.5, 0.7):
+        places = [part / 10 for part in range(1, 10)]  # some pages hold nothing any more
+        for at in places:
             damaged = Path(shutil.copyfile(written, tmp_path / f"{at}.lgkv"))
             image = bytearray(damaged.read_bytes())
             middle = int(len(image) * at) & ~4095
             image[middle : middle + 4096] = bytes(4096)
             damaged.write_bytes(image)
-        faults = [
-            checker.check(tmp_path / f"{at}.lgkv", ["0:39"], []).why for at in (0.3, 0.5, 0.7)
-        ]
+        faults = [checker.check(tmp_path / f"{at}.lgkv", ["0:39"], []).why for at in places]
 
     assert any(faults)

@@ -228,6 +228,11 @@ def memory(db: lgkv.Database) -> None:
     put_item(("gone", "away"), "item", {})
     db.memory.delete(("gone", "away"), "item")
     put_item(("users", "bob"), "tea", {"likes": "green"}, vectors=[1.0, 0.0, 0.25])
+    db.memory.declare_fields({"likes": str, "meta.rank": int})
+    for rank in range(3):
+        value = {"likes": "black", "meta": {"rank": rank}}
+        put_item(("users", "eve"), f"note {rank}", value, text=["Black tea, please", f"nº {rank}"])
+    db.memory.delete(("users", "eve"), "note 1")
 
 
 def cache(db: lgkv.Database) -> None:
@@ -257,6 +262,9 @@ def contents(db: lgkv.Database) -> dict[str, Any]:
             [i.key, round(i.score or 0, 6)]
             for i in db.memory.search(("users",), vector=[1.0, 0.0, 0.0])
         ],
+        "said": [[i.key, round(i.score or 0, 6)] for i in db.memory.search((), text="TEA nº 2")],
+        "declared": db.memory.fields,
+        "liked": [i.key for i in db.memory.search((), filter={"likes": {"$gte": "b"}})],
         "cached": [db.cache.get(("node", "a"), key) for key in ("plain", LONG)],
         "graph cached": LgkvCache[Any](db).get([(("node", "b"), "graph")])[("node", "b"), "graph"],
     }

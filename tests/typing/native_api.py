@@ -68,6 +68,10 @@ def memory(db: lgkv.Database) -> None:
         list[lgkv.StoredItem],
     )
     assert_type(db.memory.namespaces(prefix=("facts",), max_depth=2), list[tuple[str, ...]])
+    assert_type(db.memory.search((), text="tea", mode="keyword"), list[lgkv.StoredItem])
+    db.memory.declare_fields({"user": str, "meta.rank": int})
+    assert_type(db.memory.fields, dict[str, str])
+    assert_type(db.memory.explain((), filter={"user": "u1"}), lgkv.SearchPlan)
     assert_type(db.memory.sweep(), int)
     db.memory.delete(("facts", "u1"), "tea")
     db.memory.get("facts", "tea")  # type: ignore[arg-type]

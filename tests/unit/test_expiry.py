@@ -88,9 +88,11 @@ def test_record_is_indexed_under_its_last_deadline_alone(tmp_path: Path, moves: 
     assert index(connection) == ([(moves[-1], b"x")] if moves[-1] else [])
 
 
-def test_damaged_index_key_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", [b"\x03\x00", b"\x00suffix", b"\x02\x00\x07suffix"])
+def test_damaged_index_key_is_named(tmp_path: Path, rest: bytes) -> None:
+    """Of a deadline of 0, or with a leading zero, no deletion would find the entry."""
     connection = open_connection(tmp_path)
-    damaged = bytes((Kind.ITEM_DEADLINE, 3, 0))
+    damaged = bytes((Kind.ITEM_DEADLINE,)) + rest
     connection.commit(Change(lambda batch: batch.put(Table.INDEX, damaged, b"")))
     with pytest.raises(lgkv.CorruptionError) as caught:
         index(connection)

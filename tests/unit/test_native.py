@@ -124,6 +124,11 @@ class TestNumbers:
         with pytest.raises(ValueError, match="not an unsigned 64-bit number"):
             twin.pack_uint(number)
 
+    @pytest.mark.parametrize("key", [b"\x01\x00", b"\x02\x00\x01", b"\x08" + b"\x00" * 8])
+    def test_number_with_a_leading_zero_is_refused(self, twin: Twin, key: bytes) -> None:
+        with pytest.raises(ValueError, match="damaged number in a key"):
+            twin.unpack_uint(key, 0)
+
     @pytest.mark.parametrize("key", [b"", b"\x01", b"\x08abcdefg", b"\x09abcdefghi", b"\xff"])
     def test_damaged_number_is_refused(self, twin: Twin, key: bytes) -> None:
         with pytest.raises(ValueError, match="damaged number in a key"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lgkv.connection import Connection, connect
 from lgkv.env import Options
 from lgkv.errors import CorruptionError
-from lgkv.layout import Kind, Table
+from lgkv.keys import pack_bytes
+from lgkv.layout import Kind, Table, encode_fields
 from lgkv.nodes import Tree, Wanted, find_node, walk_nodes
 from lgkv.writer import Batch, Change
 
@@ -187,6 +188,29 @@ def test_damaged_node_is_named(connection: Connection, body: bytes) -> None:
     connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
     with connection.snapshot() as snapshot, pytest.raises(CorruptionError) as caught:
         find_node(snapshot, ("a",))
+    assert (caught.value.database, caught.value.key) == ("memory", key)
+
+
+@pytest.mark.parametrize("number", [1, 0, -1, 2**64])
+def test_namespace_inside_itself_is_damage_and_no_endless_walk(
+    connection: Connection, number: int
+) -> None:
+    add(connection, ("a", "b"))
+    with connection.snapshot() as snapshot:
+        key = next(snapshot.keys(Table.MEMORY, bytes((Kind.NODE, 1, 1))))
+    body = encode_fields([number, 1, 1, None])
+    connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
+    with pytest.raises(CorruptionError) as caught:
+        listed(connection)
+    assert (caught.value.database, caught.value.key) == ("memory", key)
+
+
+def test_label_that_is_no_text_is_named(connection: Connection) -> None:
+    key = bytes((Kind.NODE, 0)) + pack_bytes(b"\xff")
+    body = encode_fields([1, 1, 0, None])
+    connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
+    with pytest.raises(CorruptionError) as caught:
+        listed(connection)
     assert (caught.value.database, caught.value.key) == ("memory", key)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,77 +17,16 @@ import lgkv
 from lgkv import batch as batch_module
 from lgkv import filters
 from lgkv import snapshot as snapshot_module
-from lgkv.errors import CorruptionError
 from lgkv.layout import Kind, Table
 from lgkv.memory import Put, items
-from lgkv.memory.items import (
-    PACK_BYTES,
-    entry_place,
-    item_suffix,
-    node_of,
-    place_of,
-    read_item,
-    scan_pack,
-    unpack_item,
-)
-from lgkv.nodes import walk_nodes
-from lgkv.snapshot import Snapshot
 from lgkv.writer import Change
+from tests.invariants import broken_packs
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[lgkv.Database]:
     with lgkv.open(tmp_path / "agent.lgkv") as opened:
         yield opened
-
-
-class _Seen:
-    """What the packs of a file hold."""
-
-    def __init__(self) -> None:
-        self.ends: dict[int, tuple[int, int]] = {}
-        self.entries: dict[bytes, int] = {}
-        self.counts, self.expiring = Counter[int](), Counter[int]()
-
-    def add(self, key: bytes, pack: bytes) -> Iterator[str]:
-        """Take a pack in, and yield what does not hold of it."""
-        node = node_of(key[1:])
-        starts = scan_pack(pack, None, 0)
-        places = [entry_place(pack, at) for at in starts]
-        if not starts or (len(starts) > 1 and len(pack) > PACK_BYTES):
-            yield f"the pack {key.hex()} has {len(starts)} entries in {len(pack)} bytes"
-            return
-        in_order = [self.ends.get(node, (0, 0)), place_of(key), places[0]]
-        if in_order != sorted(in_order) or in_order[0] == in_order[1] or places != sorted(places):
-            yield f"the pack {key.hex()} is out of order: {in_order}, {places}"
-        self.ends[node] = places[-1]
-        for at in starts:
-            record = unpack_item(key, pack, at)
-            self.entries[item_suffix(node, record.key_text())] = record.sequence
-            self.counts[node] += 1
-            self.expiring[node] += record.deadline_us > 0
-
-
-def faults(snapshot: Snapshot) -> Iterator[str]:
-    """Yield what does not hold of items, packs and namespaces, read record by record."""
-    seen = _Seen()
-    for key, pack in snapshot.scan(Table.MEMORY, bytes((Kind.PACK,))):
-        yield from seen.add(key, pack)
-    for key in snapshot.keys(Table.MEMORY, bytes((Kind.ITEM,))):
-        try:
-            item = read_item(snapshot, key[1:])
-        except CorruptionError as error:
-            yield str(error)
-            continue
-        if item is None or seen.entries.pop(key[1:], None) != item[1].sequence:
-            yield f"the item {key.hex()} is another's, or stands in no pack"
-    if seen.entries:
-        yield f"entries that no item names: {seen.entries}"
-    for namespace, node in walk_nodes(snapshot, []):
-        if (node.items, node.expiring) != (seen.counts[node.number], seen.expiring[node.number]):
-            yield f"{namespace} counts {node.items} items, {node.expiring} of them expiring"
-        if node.items and node.newest < seen.ends[node.number]:
-            yield f"{namespace} has a newer item than {node.newest}"
 
 
 SPACES = st.sampled_from([("a",), ("a", "b"), ("c",)])
@@ -157,7 +95,7 @@ class Packs(RuleBasedStateMachine):
         if not hasattr(self, "db"):
             return
         with self.db._connection.snapshot() as snapshot:
-            assert list(faults(snapshot)) == []
+            assert list(broken_packs(snapshot)) == []
         with self.db.memory.view(omit_expired=False) as view:
             for prefix in ((), ("a",), ("a", "b")):
                 found = view.search(prefix, limit=100)
@@ -302,7 +240,7 @@ def test_failed_change_leaves_no_trace_in_what_later_ones_know(db: lgkv.Database
     db.memory.put(("n", "1"), "kept", {"v": 1})
     db.memory.put(("lost",), "found", {"v": 1})
     with db._connection.snapshot() as snapshot:
-        assert list(faults(snapshot)) == []
+        assert list(broken_packs(snapshot)) == []
     assert db.memory.get(("n", "1"), "lost") is None
     assert len(db.memory.search((), limit=100)) == 22
 
@@ -313,5 +251,5 @@ def test_large_items_have_packs_of_their_own(db: lgkv.Database) -> None:
     db.memory.put(("n",), "2", {"v": "small"})
     assert [item.key for item in db.memory.search(("n",))] == ["2", "4", "3", "1", "0"]
     with db._connection.snapshot() as snapshot:
-        assert list(faults(snapshot)) == []
+        assert list(broken_packs(snapshot)) == []
         assert len(list(snapshot.keys(Table.MEMORY, bytes((Kind.PACK,))))) == 5

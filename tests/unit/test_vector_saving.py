@@ -276,6 +276,8 @@ def spoil_the_pointer(path: Path) -> None:
         cut_a_chunk,
         spoil_the_pointer,
         forge_a_pointer(entry=5_000),
+        forge_a_pointer(covered=10**6),
+        forge_a_pointer(covered=2**64 - 1),
         forge_a_pointer(entry=-1 % 2**64),
         forge_a_pointer(max_level=60),
         forge_a_pointer(count=1_199),
