@@ -35,8 +35,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/python -m mypy.stubtest lgkv._items lgkv._msgpack lgkv._native \
-		lgkv._plain lgkv._shadow
+	$(BIN)/python -m mypy.stubtest --mypy-config-file=pyproject.toml lgkv._items \
+		lgkv._msgpack lgkv._native lgkv._plain lgkv._shadow lgkv._vectors
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 

@@ -12,6 +12,7 @@ from lgkv.errors import (
     CommitFailedError,
     CorruptionError,
     DimensionMismatchError,
+    EmbeddingMismatchError,
     FilterError,
     FormatVersionError,
     InvalidInputError,
@@ -24,6 +25,7 @@ from lgkv.errors import (
     WriteLockTimeoutError,
 )
 from lgkv.memory import SearchPlan, StoredItem
+from lgkv.vectors import IndexOptions, Plan
 
 __all__ = [
     "ClosedError",
@@ -31,11 +33,14 @@ __all__ = [
     "CorruptionError",
     "Database",
     "DimensionMismatchError",
+    "EmbeddingMismatchError",
     "FilterError",
     "FormatVersionError",
+    "IndexOptions",
     "InvalidInputError",
     "LgkvError",
     "MapFullError",
+    "Plan",
     "ReadOnlyError",
     "SearchPlan",
     "Stats",

@@ -42,9 +42,12 @@ class Batch(Snapshot):
         view.begin(self._txn, self._databases)
         return view
 
-    def put(self, table: Table, key: bytes, body: bytes) -> int:
-        """Store `body` under `key`; return the growth in bytes of keys and records."""
-        record = seal_record(table, key, body, compress=self._compress)
+    def put(self, table: Table, key: bytes, body: bytes, *, compress: bool = True) -> int:
+        """Store `body` under `key`; return the growth in bytes of keys and records.
+
+        Without `compress` the record lies in the file as it is, to be read where it is mapped.
+        """
+        record = seal_record(table, key, body, compress=compress and self._compress)
         self.written += len(record)
         database = self._databases[table]
         if self._txn.put(key, record, overwrite=False, db=database):

@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from lgkv.codec.shelf import Shelf
 from lgkv.datafile import FileId, file_id
@@ -23,7 +23,7 @@ from lgkv.env import Environment, Options, Snapshot, prepare
 from lgkv.errors import ClosedError, InvalidInputError, LgkvError
 from lgkv.writer import Change, Mailbox, Pending, Writer
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Companion", "Connection", "connect"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,33 @@ class _AsCommitted(threading.local):
     depth = 0
 
 
+class Companion(Protocol):
+    """What a layer above keeps for an open file, one for all handles of the process."""
+
+    def close(self) -> None:
+        """Come to an end before the file is closed; may wait, and may be called again."""
+        ...
+
+    def close_if_idle(self) -> bool:
+        """Come to an end if that needs no waiting; return whether it did."""
+        ...
+
+    def before_fork(self) -> None:
+        """Come to rest."""
+        ...
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what is the parent's."""
+        ...
+
+
+C = TypeVar("C", bound=Companion)
+
+
 class _Shared:
     """An environment, its writer, and how many handles hold them."""
 
@@ -46,15 +73,22 @@ class _Shared:
         self.shelf = Shelf(options.cache_bytes)
         self.as_committed = _AsCommitted()
         self.handles = 0
+        self.companions: dict[type, Companion] = {}
 
     def close(self) -> None:
+        for companion in list(self.companions.values()):
+            companion.close()
         try:
             self.writer.close()
         finally:
             self.env.close()
 
     def close_if_idle(self) -> bool:
-        return self.writer.close_if_idle() and self.env.close_if_idle()
+        return (
+            all(companion.close_if_idle() for companion in list(self.companions.values()))
+            and self.writer.close_if_idle()
+            and self.env.close_if_idle()
+        )
 
 
 class _Registry:
@@ -134,6 +168,8 @@ class _Registry:
     def before_fork(self) -> None:
         self.lock.acquire()
         for shared in self.open.values():
+            for companion in shared.companions.values():
+                companion.before_fork()
             if shared.writer.unflushed:
                 with contextlib.suppress(LgkvError):  # the next call is told
                     shared.writer.flush()
@@ -142,6 +178,8 @@ class _Registry:
     def after_fork_in_parent(self) -> None:
         for shared in self.open.values():
             shared.env.after_fork_in_parent()
+            for companion in shared.companions.values():
+                companion.after_fork_in_parent()
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
@@ -150,6 +188,8 @@ class _Registry:
             shared.env.after_fork_in_child()
             shared.writer.after_fork_in_child()
             shared.shelf.after_fork_in_child()
+            for companion in shared.companions.values():
+                companion.after_fork_in_child()
 
 
 _registry: Final = _Registry()
@@ -200,6 +240,16 @@ class Connection:
     def shelf(self) -> Shelf:
         """What memory holds of stored elements."""
         return self._shared.shelf
+
+    def companion(self, kind: type[C], make: Callable[[Environment, Writer], C]) -> C:
+        """Return the process's one object of `kind` for this file, made if there is none yet."""
+        self._check()
+        found = self._shared.companions.get(kind)
+        if found is None:
+            found = self._shared.companions.setdefault(
+                kind, make(self._shared.env, self._shared.writer)
+            )
+        return cast("C", found)
 
     @property
     def closed(self) -> bool:

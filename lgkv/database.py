@@ -17,7 +17,7 @@ from lgkv.datafile import FILE_MODE, publish, temporary_beside
 from lgkv.env import Options
 from lgkv.errors import InvalidInputError, ReadOnlyError, StorageError
 from lgkv.layout import FORMAT_VERSION, Table
-from lgkv.memory import Memory
+from lgkv.memory import Memory, Vectors
 from lgkv.writer import Change, Mailbox, Pending
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Database:
         """Short-term memory: every checkpoint of every thread."""
         self.memory = Memory(connection)
         """Long-term memory: namespaced items."""
+        self.vectors = Vectors(connection, self.memory.view)
+        """How items are found by meaning."""
         self.cache = Cache(connection)
         """The node cache."""
 

@@ -78,6 +78,8 @@ class Environment:
     def __init__(self, path: str, identity: FileId, options: Options) -> None:
         self.path, self.identity, self.options = path, identity, options
         self.map_growths = 0
+        self.map_epoch = 0
+        """Raised whenever the map may lie elsewhere: addresses in it hold as long as this."""
         self.stale_readers = 0
         self._failure: BaseException | None = None
         self._failure_told = True
@@ -197,6 +199,7 @@ class Environment:
             self.sharing.end_alone()
 
     def _resize(self, size: int, wanted: int) -> None:
+        self.map_epoch += 1
         try:
             self._lmdb.set_mapsize(wanted)
         except lmdb.Error as error:
@@ -208,6 +211,7 @@ class Environment:
             ) from error
 
     def _reopen(self, options: Options) -> None:
+        self.map_epoch += 1
         self._lmdb.close()
         try:
             self._lmdb, self._databases = _open_lmdb(self.path, options)

@@ -11,6 +11,7 @@ __all__ = [
     "CommitFailedError",
     "CorruptionError",
     "DimensionMismatchError",
+    "EmbeddingMismatchError",
     "FilterError",
     "FormatVersionError",
     "InvalidInputError",
@@ -91,6 +92,20 @@ class DimensionMismatchError(InvalidInputError):
     def __init__(self, found: int, expected: int, remedy: str) -> None:
         self.found, self.expected = found, expected
         super().__init__(f"a vector has {found} dimensions, the index {expected}: {remedy}")
+
+
+class EmbeddingMismatchError(InvalidInputError):
+    """Vectors of another embedding model are stored: the two cannot be compared.
+
+    `found` is the model that was given, `expected` the one that the file was filled with.
+    """
+
+    def __init__(self, found: str, expected: str) -> None:
+        self.found, self.expected = found, expected
+        super().__init__(
+            f"the file's vectors are of the embedding model {expected!r}, not of {found!r}: "
+            "embed with that one, or call reindex() to embed the stored texts again"
+        )
 
 
 class FilterError(InvalidInputError):

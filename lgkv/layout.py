@@ -89,6 +89,11 @@ class Kind(enum.IntEnum):
     ITEM = 0x32
     VECTORS = 0x33
     VECTOR_SETTINGS = 0x34
+    VECTOR_SLAB = 0x35
+    VECTOR_DEAD = 0x36
+    VECTOR_STATE = 0x37
+    VECTOR_LOG = 0x38
+    VECTOR_GRAPH = 0x39
     PACK = 0x3A
     FIELDS = 0x3B
     TERMS = 0x3C

@@ -164,6 +164,14 @@ class Snapshot:
         record = self._txn.get(key, None, self._databases[table])
         return None if record is None else open_record(table, key, record)
 
+    def mapped(self, table: Table, key: bytes) -> memoryview | None:
+        """Return the record under `key` where it is mapped, or None.
+
+        It is not checked, and must not be touched once the snapshot has ended.
+        """
+        record: memoryview | None = self._txn.get(key, None, self._databases[table])
+        return record
+
     def get_marked(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """Return the body under `key` and the record's mark, or None."""
         record = self._txn.get(key, None, self._databases[table])

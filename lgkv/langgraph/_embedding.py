@@ -7,7 +7,7 @@ Each text of a batch is embedded once, documents by `embed_documents` and querie
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,13 +15,13 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, ensure_embeddings, get_text_at_path, tokenize_path
 
 from lgkv.errors import DimensionMismatchError, InvalidInputError
-from lgkv.vectors import METRIC, check_rows
+from lgkv.vectors import IndexConfig, check_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Embedded", "TextIndex"]
+__all__ = ["Embedded", "TextIndex", "vector_config"]
 
 WHOLE_VALUE = "$"
 MODES: Final = ("vector", "keyword", "hybrid")
@@ -52,11 +52,6 @@ class TextIndex:
                 f"index['mode'] is {self.mode!r}: use 'vector', 'keyword' or 'hybrid'"
             )
         self.dims = _dims(config.get("dims"))
-        distance = config.get("distance_type") or METRIC
-        if distance != METRIC:
-            raise InvalidInputError(
-                f"index['distance_type'] is {distance!r}: only {METRIC!r} is served"
-            )
         self.embeddings: Embeddings | None = None
         if self.embeds:
             if config.get("embed") is None:
@@ -65,6 +60,8 @@ class TextIndex:
                     "or search by words alone with index['mode'] = 'keyword'"
                 )
             self.embeddings = ensure_embeddings(config["embed"])
+        self.vectors = vector_config(config, self.embeddings)
+        """How vectors are compared and stored, and of which model they are."""
         fields = config.get("fields") or [WHOLE_VALUE]
         self._fields = _tokenized(
             [fields] if isinstance(fields, str) else fields, "index['fields']"
@@ -96,6 +93,18 @@ class TextIndex:
                 found[path] = texts[0]
             else:
                 found.update((f"{path}.{number}", text) for number, text in enumerate(texts))
+        return found
+
+    def texts_at(self, value: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
+        """Return the texts of an item at the paths that `texts` gave, as far as they are there."""
+        found: dict[str, str] = {}
+        for path in paths:
+            base, _, number = path.rpartition(".")
+            several = _texts_of(value, base) if base and number.isdecimal() else []
+            if len(several) > 1:
+                found.update((path, text) for text in several[int(number) : int(number) + 1])
+            else:
+                found.update((path, text) for text in _texts_of(value, path)[:1])
         return found
 
     # --- embedding ---
@@ -144,6 +153,19 @@ class TextIndex:
         return dict(zip(texts, checked, strict=True))
 
 
+def vector_config(config: Mapping[str, Any], embeddings: Embeddings | None) -> IndexConfig:
+    """Return what the configuration says about vectors.
+
+    Without a name for the model the embedding's own is taken, as LangChain's classes have it.
+    """
+    model = config.get("model")
+    for name in ("model", "model_name", "model_id"):
+        own = getattr(embeddings, name, None)
+        if model is None and isinstance(own, str) and own:
+            model = own
+    return IndexConfig(config.get("distance_type"), config.get("storage"), model)
+
+
 def _dims(dims: Any) -> int | None:
     if dims is None or (isinstance(dims, int) and not isinstance(dims, bool) and dims > 0):
         return dims
@@ -158,6 +180,10 @@ def _tokenized(paths: Any, what: str) -> list[tuple[str, str | list[str]]]:
             f"{what} is {paths!r}: give a list of paths such as ['text', 'parts[*].text']"
         )
     return [(path, path if path == WHOLE_VALUE else tokenize_path(path)) for path in paths]
+
+
+def _texts_of(value: Any, path: str) -> list[str]:
+    return get_text_at_path(value, path if path == WHOLE_VALUE else tokenize_path(path))
 
 
 def _texts(op: PutOp, path: str, tokens: str | list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -39,6 +39,7 @@ from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.langgraph._opening import Opening
 from lgkv.langgraph._sweeper import Sweeper
 from lgkv.memory import MemoryView, Put, StoredItem, check_page
+from lgkv.vectors import IndexConfig as VectorConfig
 from lgkv.writer import Change, Pending
 
 __all__ = ["AsyncLgkvStore", "FoundItem", "LgkvStore"]
@@ -86,7 +87,10 @@ class LgkvStore(Opening, BaseStore):
 
     `index` configures semantic search, as for LangGraph's own stores: `embed`, `dims`,
     `fields`; and `mode`, which is "vector", "hybrid" (by words as well) or "keyword" (by words
-    alone: neither `embed` nor `dims` is needed). `ttl` configures expiry; times are in
+    alone: neither `embed` nor `dims` is needed). Further, `distance_type` ("cosine",
+    "inner_product", "l2") and `storage` ("float32", "float16") hold for all vectors of the
+    file, and `model` names the embedding model, if `embed` has no name of its own: vectors of
+    two models are never mixed. `ttl` configures expiry; times are in
     minutes. `fields` declares fields that filters find items by, as `{"user": str}`: see
     `db.memory.declare_fields`; None leaves the file's own declaration as it is.
 
@@ -195,7 +199,10 @@ class LgkvStore(Opening, BaseStore):
             return [None] * len(plan.ops), set()
         with self._view() as view:
             has_words = self._index is not None and self._index.has_words
-            results = [_read_one(view, op, embedded, has_words=has_words) for op in plan.ops]
+            config = self._vector_config
+            results = [
+                _read_one(view, op, embedded, config, has_words=has_words) for op in plan.ops
+            ]
         return results, view.to_refresh
 
     def _view(self) -> MemoryView:
@@ -216,13 +223,42 @@ class LgkvStore(Opening, BaseStore):
             )
             words = list(texts.values()) if self._index.has_words and texts else None
             puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl), words))
-        return self._db.memory.change(puts, to_refresh)
+        return self._db.memory.change(puts, to_refresh, self._vector_config)
+
+    @property
+    def _vector_config(self) -> VectorConfig | None:
+        return None if self._index is None else self._index.vectors
 
     def _refresh(self, to_refresh: set[bytes]) -> None:
         """Queue the moving of deadlines; a read waits neither for it nor for its failure."""
         if to_refresh and not self._db.read_only:
             change = self._db.memory.change((), to_refresh)
             self._db.post(change, _LOG, None)
+
+    # --- another embedding model ---
+
+    def reindex(
+        self, *, batch_size: int = 256, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Embed the stored texts again with this store's model; return of how many items.
+
+        For a file whose vectors are of another model, metric or storage. Searches by stores
+        with the old one go on until all is done; `progress` is told how many items are done, and
+        about how many there are. Calling again after a crash goes on where that was left off.
+
+        Raises:
+            InvalidInputError: The store has no embedding.
+        """
+        index = self._index
+        if index is None or index.embeddings is None:
+            raise InvalidInputError("there is nothing to embed with: set index['embed']")
+        return self._db.vectors.reindex(
+            index.embeddings.embed_documents,
+            index.texts_at,
+            index.vectors,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
     # --- expiry ---
 
@@ -322,7 +358,9 @@ def _check_tuple(namespace: Any) -> None:
         )
 
 
-def _read_one(view: MemoryView, op: Op, embedded: Embedded, *, has_words: bool) -> Result:
+def _read_one(
+    view: MemoryView, op: Op, embedded: Embedded, config: VectorConfig | None, *, has_words: bool
+) -> Result:
     if isinstance(op, GetOp):
         found = view.get(op.namespace, str(op.key), refresh=op.refresh_ttl)
         return None if found is None else _item(found)
@@ -337,6 +375,7 @@ def _read_one(view: MemoryView, op: Op, embedded: Embedded, *, has_words: bool) 
                 limit=op.limit,
                 offset=op.offset,
                 refresh=op.refresh_ttl,
+                config=config,
             )
         ]
     if isinstance(op, ListNamespacesOp):

@@ -19,6 +19,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from lgkv.database import Database
 from lgkv.errors import FilterError, InvalidInputError
+from lgkv.langgraph._embedding import vector_config
 from lgkv.langgraph._opening import Opening
 from lgkv.memory import Put, StoredItem
 from lgkv.writer import Change
@@ -169,7 +170,7 @@ class LgkvVectorStore(Opening, VectorStore):
             )
             for number, (key, text) in enumerate(zip(keys, texts, strict=True))
         ]
-        return keys, self._db.memory.change(puts)
+        return keys, self._db.memory.change(puts, (), vector_config({}, self._embedding))
 
     def delete(self, ids: Sequence[str] | None = None, **_options: Any) -> bool:
         """Delete these documents in one commit, those that are there; all of them for None."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
@@ -13,14 +14,29 @@ from lgkv.layout import Kind
 from lgkv.memory.checks import check_key, check_namespace, check_page
 from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.items import encode_value
+from lgkv.memory.nearest import Meaning
+from lgkv.memory.semantic import Vectors
 from lgkv.memory.view import MemoryView, SearchPlan, StoredItem
 from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
 from lgkv.memory.writing import apply as apply_puts
 from lgkv.nodes import Paths
-from lgkv.vectors import common_dims, set_dims, vector_set
+from lgkv.vectors import IndexConfig, VectorIndex, VectorState, common_dims, vector_set
 from lgkv.writer import Batch, Change
 
-__all__ = ["SWEEP_ITEMS", "Memory", "MemoryView", "Put", "SearchPlan", "StoredItem", "check_page"]
+__all__ = [
+    "SWEEP_ITEMS",
+    "Memory",
+    "MemoryView",
+    "Put",
+    "SearchPlan",
+    "StoredItem",
+    "Vectors",
+    "check_page",
+]
+
+
+IMPORTED_AT_ONCE: Final = 1000
+"""So many items are stored with one flush: more gain little, and others wait longer."""
 
 
 class Put(NamedTuple):
@@ -47,6 +63,7 @@ class Memory:
     def __init__(self, connection: Connection, *, clock: Callable[[], int] = now_us) -> None:
         self._connection = connection
         self._paths = Paths()
+        self._meaning = Meaning(connection.companion(VectorIndex, VectorIndex))
         self.clock = clock
 
     # --- reading ---
@@ -54,7 +71,9 @@ class Memory:
     def view(self, *, omit_expired: bool = True) -> MemoryView:
         """Return a view of the newest commit, to be used in a `with` statement."""
         snapshot = self._connection.snapshot()
-        return MemoryView(snapshot, self.clock(), self._paths, omit_expired=omit_expired)
+        return MemoryView(
+            snapshot, self.clock(), self._paths, self._meaning, omit_expired=omit_expired
+        )
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
         """Return the item, or None if there is none or it has expired."""
@@ -193,23 +212,54 @@ class Memory:
         """Store and delete items in one commit; the last put of an item counts."""
         self._connection.commit(self.change(puts))
 
-    def change(self, puts: Iterable[Put], refresh: Collection[bytes] = ()) -> Change[None]:
+    def import_items(
+        self,
+        puts: Iterable[Put],
+        *,
+        config: IndexConfig | None = None,
+        batch_size: int = IMPORTED_AT_ONCE,
+    ) -> int:
+        """Store any number of items, `batch_size` of them a commit; return how many.
+
+        What was stored when an error ends it stays. The graph is built once nothing was put for
+        a while; searches are right before. `config` is as for `change`.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidInputError(f"batch_size is {batch_size!r}: give a whole number, 1 or more")
+        several, total = iter(puts), 0
+        while part := list(islice(several, batch_size)):
+            self._connection.commit(self.change(part, (), config))
+            total += len(part)
+        return total
+
+    def change(
+        self,
+        puts: Iterable[Put],
+        refresh: Collection[bytes] = (),
+        config: IndexConfig | None = None,
+    ) -> Change[None]:
         """Return the change that `put_many` commits, all of it checked and encoded.
 
-        It also moves the deadlines of the items in `refresh`, a view's `to_refresh`.
+        It also moves the deadlines of the items in `refresh`, a view's `to_refresh`. `config`
+        says how the vectors are to be compared and stored, if these are the file's first, and
+        is checked against what the file has if they are not.
         """
         now = self.clock()
         known: set[tuple[str, ...]] = set()
         last = {(put.namespace, put.key): put for put in (_prepare(put, known) for put in puts)}
         prepared = list(last.values())
         dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
+        after: list[VectorState] = []
 
         def apply(batch: Batch) -> None:
-            if dims is not None:
-                set_dims(batch, dims)
-            apply_puts(batch, prepared, refresh, now)
+            state = apply_puts(batch, prepared, refresh, now, config)
+            after[:] = [] if state is None else [state]
 
-        return Change(apply)
+        def committed(_: None) -> None:
+            if after and dims is not None:
+                self._meaning.index.noticed(after[0], dims)
+
+        return Change(apply, committed)
 
     # --- expiry ---
 

@@ -13,25 +13,17 @@ import numpy as np
 from lgkv.errors import CorruptionError
 from lgkv.expiry import is_past, needs_refresh
 from lgkv.filters import Test, compile_encoded
-from lgkv.keys import pack_uint
 from lgkv.keywords import best_by_words, fuse
 from lgkv.layout import Table
 from lgkv.memory.checks import check_key, check_mode, check_namespace, check_page
 from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
 from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item
 from lgkv.memory.listing import list_namespaces
+from lgkv.memory.nearest import Meaning, Near, Nearest
 from lgkv.memory.recency import Found, newest_first
 from lgkv.nodes import Node, Paths, path_of, walk_nodes
 from lgkv.snapshot import Snapshot
-from lgkv.vectors import (
-    best_scores,
-    check_dims,
-    check_stored_rows,
-    check_vector,
-    get_vectors,
-    read_settings,
-    scan_vectors,
-)
+from lgkv.vectors import IndexConfig, Plan, check_vector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,9 +88,16 @@ class MemoryView:
     """
 
     def __init__(
-        self, snapshot: Snapshot, now_us: int, paths: Paths, *, omit_expired: bool
+        self,
+        snapshot: Snapshot,
+        now_us: int,
+        paths: Paths,
+        meaning: Meaning,
+        *,
+        omit_expired: bool,
     ) -> None:
         self._snapshot, self._now, self._paths = snapshot, now_us, paths
+        self._meaning = meaning
         self._ended_by = now_us if omit_expired else 0
         self.to_refresh: set[bytes] = set()
 
@@ -132,6 +131,7 @@ class MemoryView:
         limit: int = 10,
         offset: int = 0,
         refresh: bool = False,
+        config: IndexConfig | None = None,
     ) -> list[StoredItem]:
         """Return the items under `prefix` that `filter` keeps, from `offset` on.
 
@@ -144,7 +144,8 @@ class MemoryView:
         if text is not None and mode != "vector":
             ranked = self._by_words(prefix, text, test)
             if mode == "hybrid":
-                ranked = self._fused(prefix, vector, ranked, test)
+                near = self._near(prefix, vector, test, FUSED, config)
+                ranked = self._fused(ranked, near)
             return [
                 self._item(each.namespace, each.suffix, *self._record(each), each.score,
                            parts=each.parts, refresh=refresh)
@@ -157,16 +158,32 @@ class MemoryView:
             )
             page = islice(ordered, offset, offset + limit)
             return [self._found(one, refresh=refresh) for one in page]
-        scored = islice(self._nearest(prefix, vector, test), offset, offset + limit)
-        return [self._read(one, refresh=refresh) for one in scored]
+        where = slice(offset, offset + limit)
+        return self._nearest_first(prefix, vector, test, where, config, refresh=refresh)
 
     def vectors(self, namespace: tuple[str, ...], key: str) -> NDArray[np.float32] | None:
         """Return the vectors of an item, of shape (count, dims); None if it has none."""
         number = self._paths.number(self._snapshot, check_namespace(namespace))
         if number is None:
             return None
-        found = get_vectors(self._snapshot, item_suffix(number, check_key(key)))
-        return None if found is None else found.rows
+        suffix = item_suffix(number, check_key(key))
+        return self._meaning.index.vectors(self._snapshot, suffix)
+
+    def plan(
+        self,
+        prefix: tuple[str, ...],
+        vector: Any,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+    ) -> Plan:
+        """Return how `search` would find the nearest to `vector`, and why."""
+        check_namespace(prefix)
+        check_page(limit, offset)
+        query = check_vector(vector, "the query vector")
+        nearest = Nearest(self._snapshot, self._meaning, compile_encoded(filter), self._ended_by)
+        return nearest.plan(prefix, query, offset + limit)
 
     def explain(
         self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None
@@ -214,13 +231,12 @@ class MemoryView:
             ]
             yield from self._newest_of(alike, test)
 
-    def _fused(
-        self, prefix: tuple[str, ...], vector: Any, ranked: Iterator[_Candidate], test: Test | None
-    ) -> Iterator[_Candidate]:
+    def _fused(self, ranked: Iterator[_Candidate], near: list[Near]) -> Iterator[_Candidate]:
         """Yield the best by words and the best by vector in the order of both together."""
         by_words = list(islice(ranked, FUSED))
-        nearest = islice(self._nearest(prefix, vector, test), FUSED)
-        by_vector = [each for each in nearest if each.score is not None]
+        by_vector = [
+            _Candidate(self._namespace(each.suffix), each.suffix, score=each.score) for each in near
+        ]
         found = {each.suffix: each for each in (*by_vector, *by_words)}
         parts: dict[bytes, dict[str, float]] = {suffix: {} for suffix in found}
         for name, ranking in (("keyword", by_words), ("vector", by_vector)):
@@ -238,12 +254,50 @@ class MemoryView:
 
     # --- parts ---
 
-    def _nearest(
-        self, prefix: tuple[str, ...], vector: Any, test: Test | None
-    ) -> Iterator[_Candidate]:
+    def _near(
+        self,
+        prefix: tuple[str, ...],
+        vector: Any,
+        test: Test | None,
+        wanted: int,
+        config: IndexConfig | None,
+    ) -> list[Near]:
         query = check_vector(vector, "the query vector")
-        check_dims(read_settings(self._snapshot), query.size)
-        return self._by_score(prefix, query, test)
+        nearest = Nearest(self._snapshot, self._meaning, test, self._ended_by)
+        return nearest.search(prefix, query, wanted, config)
+
+    def _nearest_first(
+        self,
+        prefix: tuple[str, ...],
+        vector: Any,
+        test: Test | None,
+        page: slice,
+        config: IndexConfig | None,
+        *,
+        refresh: bool,
+    ) -> list[StoredItem]:
+        """Return the nearest items, then those without vectors, newest first."""
+        found = self._near(prefix, vector, test, page.stop, config)
+        items = [
+            self._item(
+                self._namespace(one.suffix),
+                one.suffix,
+                one.pack,
+                one.record,
+                one.score,
+                refresh=refresh,
+            )
+            for one in found[page]
+        ]
+        if len(found) < page.stop:
+            done = {one.suffix for one in found}
+            rest = (one for one in self._newest(prefix, test) if _suffix(one) not in done)
+            more = islice(rest, max(0, page.start - len(found)), page.stop - len(found))
+            items += [self._found(one, refresh=refresh) for one in more]
+        return items
+
+    def _namespace(self, suffix: bytes) -> tuple[str, ...]:
+        return self._meaning.namespace(self._snapshot, node_of(suffix))
 
     def _newest(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
         return newest_first(self._snapshot, self._nodes_under(prefix), test, self._ended_by)
@@ -259,64 +313,12 @@ class MemoryView:
 
         return matched(self._snapshot, match, namespace_of, test, self._ended_by)
 
-    def _candidates(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[_Candidate]:
-        for found in self._newest(prefix, test):
-            suffix = item_suffix(found.node, found.record().key_text(found.key))
-            yield _Candidate(found.namespace, suffix, *found.place)
-
     def _nodes_under(self, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
         for namespace, node in walk_nodes(
             self._snapshot, [frozenset((label,)) for label in prefix]
         ):
             if node.items:
                 yield namespace, node
-
-    def _by_score(
-        self, prefix: tuple[str, ...], query: NDArray[np.float32], test: Test | None
-    ) -> Iterator[_Candidate]:
-        """Yield the scored candidates, best first, then those without vectors, newest first.
-
-        Without a filter only what has vectors is read, unless the caller goes on to the rest.
-        """
-        kept: list[_Candidate] | None = None
-        if test is not None:
-            kept = list(self._candidates(prefix, test))
-        vectors = self._vectors(prefix) if kept is None else self._vectors_of(kept)
-        scored = self._scored(vectors, query)
-        scored.sort(key=lambda one: -(one.score or 0.0))
-        for _, equal in groupby(scored, lambda one: one.score):
-            yield from self._newest_of(list(equal), None)
-        done = {one.suffix for one in scored}
-        rest = self._candidates(prefix, None) if kept is None else kept
-        yield from (one for one in rest if one.suffix not in done)
-
-    def _scored(
-        self, vectors: Iterator[tuple[_Candidate, NDArray[np.float32]]], query: NDArray[np.float32]
-    ) -> list[_Candidate]:
-        scored: list[_Candidate] = []
-
-        def rows() -> Iterator[NDArray[np.float32]]:
-            for candidate, found in vectors:
-                check_stored_rows(candidate.suffix, found, query.size)
-                scored.append(candidate)
-                yield found
-
-        for candidate, score in zip(scored, best_scores(query, rows()).tolist(), strict=True):
-            candidate.score = score
-        return scored
-
-    def _vectors(self, prefix: tuple[str, ...]) -> Iterator[tuple[_Candidate, NDArray[np.float32]]]:
-        for namespace, node in self._nodes_under(prefix):
-            for suffix, rows in scan_vectors(self._snapshot, pack_uint(node.number)):
-                yield _Candidate(namespace, suffix), rows
-
-    def _vectors_of(
-        self, candidates: list[_Candidate]
-    ) -> Iterator[tuple[_Candidate, NDArray[np.float32]]]:
-        for candidate in candidates:
-            vectors = get_vectors(self._snapshot, candidate.suffix)
-            if vectors is not None:
-                yield candidate, vectors.rows
 
     def _newest_of(self, equal: list[_Candidate], test: Test | None) -> Iterator[_Candidate]:
         """Yield candidates of one score, newest first, without what is hidden or refused."""
@@ -337,11 +339,6 @@ class MemoryView:
                 Table.MEMORY.label, candidate.suffix, "the item was found and cannot be read"
             )
         return found
-
-    def _read(self, found: _Candidate, *, refresh: bool) -> StoredItem:
-        return self._item(
-            found.namespace, found.suffix, *self._record(found), found.score, refresh=refresh
-        )
 
     def _found(self, found: Found, *, refresh: bool) -> StoredItem:
         record = found.record()
@@ -386,6 +383,10 @@ class MemoryView:
         if node.items > node.expiring or not self._ended_by:
             return node.items > 0
         return any(True for _ in newest_first(self._snapshot, [((), node)], None, self._ended_by))
+
+
+def _suffix(found: Found) -> bytes:
+    return item_suffix(found.node, found.record().key_text(found.key))
 
 
 def _time(microseconds: int) -> datetime.datetime:

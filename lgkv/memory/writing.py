@@ -36,7 +36,7 @@ from lgkv.memory.items import (
     without_entries,
 )
 from lgkv.nodes import Node, Tree
-from lgkv.vectors import VectorSet, pack_vectors
+from lgkv.vectors import IndexConfig, VectorChanges, VectorSet, VectorState
 from lgkv.writer import Batch
 
 __all__ = ["SWEEP_ITEMS", "Prepared", "apply", "sweep"]
@@ -75,13 +75,22 @@ class _Work:
     new: list[tuple[bytes, Place, bytes]] = field(default_factory=list)
 
 
-def apply(batch: Batch, puts: Iterable[Prepared], refresh: Collection[bytes], now: int) -> None:
-    """Write `puts`, of which no two are of one item, and move the deadlines of `refresh`."""
+def apply(
+    batch: Batch,
+    puts: Iterable[Prepared],
+    refresh: Collection[bytes],
+    now: int,
+    config: IndexConfig | None = None,
+) -> VectorState | None:
+    """Write `puts`, of which no two are of one item, and move the deadlines of `refresh`.
+
+    Returns the counters of the vectors, if any were changed.
+    """
     for suffix in refresh:
         _refresh(batch, suffix, now)
-    change = _Change(batch, now)
+    change = _Change(batch, now, config)
     change.put_all(puts)
-    change.save()
+    return change.save()
 
 
 def sweep(batch: Batch, now: int) -> int:
@@ -97,8 +106,9 @@ def sweep(batch: Batch, now: int) -> int:
 class _Change:
     """The items of one change. What it does to packs and namespaces is written by `save`."""
 
-    def __init__(self, batch: Batch, now: int) -> None:
+    def __init__(self, batch: Batch, now: int, config: IndexConfig | None = None) -> None:
         self._batch, self._now = batch, now
+        self._vectors = VectorChanges(batch, config)
         self._tree = Tree(batch)
         self._fields = fields_of(batch)
         self._keywords = KeywordChanges(batch)
@@ -159,10 +169,10 @@ class _Change:
         deadline = now + put.ttl_us if put.ttl_us else 0
         entry = pack_entry(updated, place[1], created, put.ttl_us, deadline, raw, encoded)
         work.new.append((suffix, place, entry))
+        if old is not None:
+            self._vectors.remove(suffix)
         if put.vectors is not None:
-            batch.put(Table.MEMORY, _vectors_key(suffix), pack_vectors(put.vectors))
-        elif old is not None:
-            batch.delete(Table.MEMORY, _vectors_key(suffix))
+            self._vectors.put(node.number, suffix, put.vectors)
         if put.words is not None or old is not None:
             self._keywords.put(node.number, suffix, put.words or {})
         before = 0 if old is None else old.deadline_us
@@ -174,7 +184,7 @@ class _Change:
 
     def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
         self._batch.delete(Table.MEMORY, item_key(suffix))
-        self._batch.delete(Table.MEMORY, _vectors_key(suffix))
+        self._vectors.remove(suffix)
         move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
         work.node.expiring -= old.deadline_us > 0
         work.node.items -= 1
@@ -218,8 +228,8 @@ class _Change:
 
     # --- saving ---
 
-    def save(self) -> None:
-        """Write the packs and the namespaces."""
+    def save(self) -> VectorState | None:
+        """Write the packs, the namespaces and the vectors; return the counters of these."""
         for work in self._works.values():
             self._tree.changed(work.node)
             if work.new:
@@ -230,6 +240,7 @@ class _Change:
                     self._write(pack, rest)
         self._keywords.save()
         self._tree.save()
+        return self._vectors.save()
 
     def _append(self, work: _Work) -> None:
         """Put the new entries behind the last pack, and into new ones as it fills up."""
@@ -287,7 +298,3 @@ def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
     move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
     entry = record._replace(deadline_us=now + record.ttl_us).entry()
     batch.set(Table.MEMORY, key, pack[:at] + entry + pack[at + len(entry) :], len(pack))
-
-
-def _vectors_key(suffix: bytes) -> bytes:
-    return bytes((Kind.VECTORS,)) + suffix

@@ -847,7 +847,9 @@ def test_dimensions_of_another_model_are_refused(db: lgkv.Database, indexed: Lgk
         ({"embed": None}, "embed"),
         ({"fields": [5]}, "fields"),
         ({"fields": 5}, "fields"),
-        ({"distance_type": "l2"}, "distance_type"),
+        ({"distance_type": "manhattan"}, "metric"),
+        ({"storage": "int8"}, "storage"),
+        ({"model": 5}, "model"),
     ],
 )
 def test_wrong_index_configuration_is_refused(

@@ -52,6 +52,8 @@ class TestNumbers:
             "CHECKPOINT": 0x20, "WRITES": 0x21, "CARRIER": 0x23,
             "PIECE": 0x24, "FRAME": 0x25,
             "NODE": 0x30, "NODE_PATH": 0x31, "ITEM": 0x32, "VECTORS": 0x33, "VECTOR_SETTINGS": 0x34,
+            "VECTOR_SLAB": 0x35, "VECTOR_DEAD": 0x36, "VECTOR_STATE": 0x37, "VECTOR_LOG": 0x38,
+            "VECTOR_GRAPH": 0x39,
             "PACK": 0x3A, "FIELDS": 0x3B, "TERMS": 0x3C, "TERM_COUNTS": 0x3D,
             "CACHE": 0x40,
             "THREAD_NUMBER": 0x50, "CACHE_NUMBER": 0x52,

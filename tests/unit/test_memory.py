@@ -167,7 +167,10 @@ def test_deleting_everything_leaves_no_record(db: lgkv.Database) -> None:
         db.memory.put(("a", str(number)), LONG, {"n": 1}, vectors=[1, 2], ttl_seconds=9)
     for number in range(5):
         db.memory.delete(("a", str(number)), LONG)
-    assert [key for _, key, _ in contents(db)] == [bytes((Kind.VECTOR_SETTINGS,))]
+    assert [key for _, key, _ in contents(db)] == [
+        bytes((Kind.VECTOR_SETTINGS,)),
+        bytes((Kind.VECTOR_STATE,)),
+    ]
 
 
 def test_value_is_the_callers_own(db: lgkv.Database) -> None:

@@ -1,4 +1,4 @@
-"""Checking, storing and scoring vectors."""
+"""Checking vectors, and what all vectors of a file have in common."""
 
 from __future__ import annotations
 
@@ -8,40 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import lgkv
-from lgkv.connection import Connection, connect
-from lgkv.env import Options
 from lgkv.errors import CorruptionError, DimensionMismatchError, InvalidInputError
 from lgkv.layout import Kind, Table
 from lgkv.vectors import (
+    IndexConfig,
     Settings,
-    VectorSet,
-    best_scores,
-    check_dims,
+    check_query,
     check_rows,
     check_vector,
     common_dims,
-    get_vectors,
-    pack_vectors,
     read_settings,
-    scan_vectors,
-    set_dims,
+    read_state,
     vector_set,
 )
-from lgkv.writer import Batch, Change
-
-
-@pytest.fixture
-def connection(tmp_path: Path) -> Connection:
-    return connect(str(tmp_path / "a.lgkv"), "c", Options())
-
-
-def rows_of(*vectors: list[float]) -> np.ndarray[Any, Any]:
-    return np.array(vectors, dtype=np.float32)
-
+from lgkv.writer import Change
 
 # --- what may be given ---
 
@@ -121,136 +103,107 @@ def test_vectors_of_differing_length_are_refused() -> None:
 # --- settings ---
 
 
-def test_first_vectors_settle_the_dimensions(connection: Connection) -> None:
-    with connection.snapshot() as snapshot:
-        assert read_settings(snapshot) is None
-    connection.commit(Change(lambda batch: set_dims(batch, 3)))
-    with connection.snapshot() as snapshot:
-        assert read_settings(snapshot) == Settings(3, "cosine")
+@pytest.fixture
+def db(tmp_path: Path) -> lgkv.Database:
+    return lgkv.open(tmp_path / "a.lgkv")
 
 
-def test_other_dimensions_are_refused_while_there_are_vectors(connection: Connection) -> None:
-    stored = VectorSet(("0",), rows_of([1, 2, 3]))
+def test_first_vectors_settle_what_all_have_in_common(db: lgkv.Database) -> None:
+    assert db.vectors.settings() is None
+    db.memory.put(("a",), "k", {}, vectors=[1, 2, 3])
+    assert db.vectors.settings() == Settings(3, "cosine", "float32", None, 1)
+    assert db.vectors.count() == 1
 
-    def fill(batch: Batch) -> None:
-        set_dims(batch, 3)
-        batch.put(Table.MEMORY, bytes((Kind.VECTORS,)) + b"x", pack_vectors(stored))
 
-    connection.commit(Change(fill))
-    connection.commit(Change(lambda batch: set_dims(batch, 3)))
+def test_other_dimensions_are_refused_while_there_are_vectors(db: lgkv.Database) -> None:
+    db.memory.put(("a",), "k", {"n": 1}, vectors=[1, 2, 3])
     with pytest.raises(DimensionMismatchError, match="another file"):
-        connection.commit(Change(lambda batch: set_dims(batch, 4)))
-    connection.commit(
-        Change(lambda batch: batch.delete(Table.MEMORY, bytes((Kind.VECTORS,)) + b"x"))
-    )
-    connection.commit(Change(lambda batch: set_dims(batch, 4)))
-    with connection.snapshot() as snapshot:
-        assert read_settings(snapshot) == Settings(4, "cosine")
+        db.memory.put(("a",), "other", {}, vectors=[1, 2])
+    with pytest.raises(DimensionMismatchError) as caught:
+        db.memory.search((), vector=[1, 2])
+    assert (caught.value.found, caught.value.expected) == (2, 3)
+    assert db.vectors.count() == 1
+    db.memory.put(("a",), "k", {"n": 2})
+    db.memory.put(("a",), "other", {"n": 3}, vectors=[1, 2])
+    assert db.vectors.settings() == Settings(2, "cosine", "float32", None, 2)
+    assert [item.key for item in db.memory.search((), vector=[1, 2])] == ["other", "k"]
+
+
+def test_only_item_may_change_its_dimensions(db: lgkv.Database) -> None:
+    db.memory.put(("a",), "k", {}, vectors=[1, 2, 3])
+    db.memory.put(("a",), "k", {}, vectors=[1, 2])
+    assert [item.score for item in db.memory.search((), vector=[2, 4])] == [pytest.approx(1)]
+
+
+def put(db: lgkv.Database, key: str, vector: list[float], config: IndexConfig) -> None:
+    db.commit(db.memory.change([lgkv.memory.Put(("a",), key, {}, vector)], (), config))
+
+
+def test_other_model_metric_or_storage_is_refused_by_name(db: lgkv.Database) -> None:
+    put(db, "k", [1, 2], IndexConfig("l2", "float16", "small"))
+    assert db.vectors.settings() == Settings(2, "l2", "float16", "small", 1)
+    put(db, "k", [1, 2], IndexConfig())
+    with pytest.raises(lgkv.EmbeddingMismatchError, match="reindex") as caught:
+        put(db, "k2", [1, 2], IndexConfig(model="large"))
+    assert (caught.value.found, caught.value.expected) == ("large", "small")
+    with pytest.raises(InvalidInputError, match="compared by 'l2', not 'cosine'"):
+        put(db, "k2", [1, 2], IndexConfig(metric="cosine"))
+    with pytest.raises(InvalidInputError, match="stored as 'float16', not 'float32'"):
+        put(db, "k2", [1, 2], IndexConfig(storage="float32"))
+    assert db.vectors.count() == 1
+
+
+def test_name_of_a_model_is_taken_by_vectors_that_have_none(db: lgkv.Database) -> None:
+    put(db, "k", [1, 2], IndexConfig())
+    put(db, "k2", [1, 2], IndexConfig(model="small"))
+    settings = db.vectors.settings()
+    assert settings is not None
+    assert (settings.model, settings.generation) == ("small", 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"metric": "manhattan"}, "manhattan"),
+        ({"storage": "int8"}, "int8"),
+        ({"model": ""}, "model"),
+        ({"model": 7}, "model"),
+    ],
+)
+def test_wrong_configuration_is_named(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidInputError, match=named):
+        IndexConfig(**config)
+
+
+def test_number_too_large_for_float16_is_refused(db: lgkv.Database) -> None:
+    with pytest.raises(InvalidInputError, match="65504"):
+        put(db, "k", [1, 7e4], IndexConfig(storage="float16"))
+    assert db.vectors.count() == 0
 
 
 def test_query_must_have_the_dimensions_of_the_file() -> None:
-    check_dims(None, 7)
-    check_dims(Settings(7, "cosine"), 7)
+    check_query(None, 7)
+    check_query(Settings(7), 7)
     with pytest.raises(DimensionMismatchError) as caught:
-        check_dims(Settings(7, "cosine"), 8)
+        check_query(Settings(7), 8)
     assert (caught.value.found, caught.value.expected) == (8, 7)
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff", b"\x80", b"\xa1ddims\x03", b"\xf6"])
-def test_damaged_settings_are_named(connection: Connection, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"\x80", b"\xf6", b"\xa1ddims\x03", b"\xa2ddims\x00fmetricfcosine"]
+)
+def test_damaged_settings_are_named(db: lgkv.Database, body: bytes) -> None:
+    db.memory.put(("a",), "k", {}, vectors=[1, 2, 3])
     key = bytes((Kind.VECTOR_SETTINGS,))
-    connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
-    with connection.snapshot() as snapshot, pytest.raises(CorruptionError) as caught:
+    db.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
+    with db._connection.snapshot() as snapshot, pytest.raises(CorruptionError) as caught:
         read_settings(snapshot)
     assert caught.value.key == key
 
 
-# --- records ---
-
-
-def test_vectors_come_back_as_they_were(connection: Connection) -> None:
-    stored = VectorSet(("title", "parts.\ud800", ""), rows_of([1, 2], [0, -0.0], [3.5, 1e-30]))
-    key = bytes((Kind.VECTORS,)) + b"x"
-    connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, pack_vectors(stored))))
-    with connection.snapshot() as snapshot:
-        found = get_vectors(snapshot, b"x")
-        assert get_vectors(snapshot, b"y") is None
-        assert [suffix for suffix, _ in scan_vectors(snapshot, b"")] == [b"x"]
-    assert found is not None
-    assert found.paths == stored.paths
-    assert found.rows.tobytes() == stored.rows.tobytes()
-
-
-@pytest.mark.parametrize("cut", [0, 4, 12, 20])
-def test_damaged_vectors_are_named(connection: Connection, cut: int) -> None:
-    body = pack_vectors(VectorSet(("0",), rows_of([1, 2, 3])))[:cut]
-    key = bytes((Kind.VECTORS,)) + b"x"
-    connection.commit(Change(lambda batch: batch.put(Table.MEMORY, key, body)))
-    with connection.snapshot() as snapshot, pytest.raises(lgkv.CorruptionError) as caught:
-        get_vectors(snapshot, b"x")
+def test_damaged_counters_are_named(db: lgkv.Database) -> None:
+    key = bytes((Kind.VECTOR_STATE,))
+    db.commit(Change(lambda batch: batch.put(Table.MEMORY, key, b"x")))
+    with db._connection.snapshot() as snapshot, pytest.raises(CorruptionError) as caught:
+        read_state(snapshot)
     assert caught.value.key == key
-
-
-# --- scores ---
-
-
-def test_score_is_the_best_cosine_of_an_item() -> None:
-    query = check_vector([1, 0], "q")
-    several = [rows_of([2, 0]), rows_of([0, 3]), rows_of([-1, 0]), rows_of([0, 1], [5, 5])]
-    assert best_scores(query, several) == pytest.approx([1, 0, -1, math.sqrt(0.5)])
-
-
-def test_zero_vector_scores_zero() -> None:
-    assert best_scores(check_vector([1, 1], "q"), [rows_of([0, 0])]).tolist() == [0]
-    assert best_scores(check_vector([0, 0], "q"), [rows_of([3, 4])]).tolist() == [0]
-
-
-def test_scores_of_nothing_are_none() -> None:
-    assert best_scores(check_vector([1], "q"), []).tolist() == []
-
-
-def test_huge_and_tiny_numbers_do_not_spoil_a_score() -> None:
-    query = check_vector([3e38, 3e38], "q")
-    scores = best_scores(query, [rows_of([1e38, 1e38]), rows_of([1e-38, 1e-38]), rows_of([1, -1])])
-    assert scores == pytest.approx([1, 1, 0])
-
-
-def test_equal_vectors_score_equal_wherever_they_stand() -> None:
-    rng = np.random.default_rng(7)
-    same = rng.standard_normal(37, dtype=np.float32)
-    several = [
-        rng.standard_normal((1 + number % 3, 37), dtype=np.float32) for number in range(5_000)
-    ]
-    places = [0, 1, 2, 1_000, 2_047, 4_095, 4_999]
-    for place in places:
-        several[place] = same[None, :].copy()
-    scores = best_scores(rng.standard_normal(37, dtype=np.float32), several)
-    assert len({scores[place] for place in places}) == 1
-
-
-FLOATS = st.floats(-100, 100, width=32)
-
-
-@given(
-    st.integers(1, 5).flatmap(
-        lambda dims: st.tuples(
-            st.lists(FLOATS, min_size=dims, max_size=dims),
-            st.lists(
-                st.lists(st.lists(FLOATS, min_size=dims, max_size=dims), min_size=1, max_size=3),
-                max_size=5,
-            ),
-        )
-    )
-)
-def test_scores_agree_with_the_definition(
-    case: tuple[list[float], list[list[list[float]]]],
-) -> None:
-    query, several = case
-
-    def cosine(a: list[float], b: list[float]) -> float:
-        lengths = math.hypot(*a) * math.hypot(*b)
-        return sum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0
-
-    expected = [max(cosine(query, row) for row in rows) for rows in several]
-    scores = best_scores(check_vector(query, "q"), [rows_of(*rows) for rows in several])
-    assert scores == pytest.approx(expected, abs=1e-6)

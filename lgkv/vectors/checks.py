@@ -1,0 +1,116 @@
+"""Checking the vectors that a caller gives: shape, numbers, dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lgkv.errors import DimensionMismatchError, InvalidInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MAX_DIMS", "VectorSet", "check_rows", "check_vector", "common_dims", "vector_set"]
+
+MAX_DIMS: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSet:
+    """An item's vectors: one row for each path."""
+
+    paths: tuple[str, ...]
+    rows: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rows: Mapping[str, NDArray[np.float32]]) -> VectorSet | None:
+        """Return checked vectors by path as one set; None without any."""
+        return cls(tuple(rows), np.stack(list(rows.values()))) if rows else None
+
+
+def vector_set(vectors: Any) -> VectorSet | None:
+    """Return the vectors of an item: a mapping from paths to vectors, a list of them, or one.
+
+    None, and nothing in the mapping or list, give None.
+
+    Raises:
+        InvalidInputError: A vector is not a list of finite numbers.
+        DimensionMismatchError: They are not of one length.
+    """
+    if vectors is None:
+        return None
+    named = vectors if isinstance(vectors, Mapping) else _numbered(vectors)
+    if not named:
+        return None
+    rows = [check_vector(vector, f"the vector {path!r}") for path, vector in named.items()]
+    _common(row.size for row in rows)
+    return VectorSet(tuple(str(path) for path in named), np.stack(rows))
+
+
+def common_dims(several: Iterable[VectorSet]) -> int | None:
+    """Return the dimensions that all these vectors have, None without any.
+
+    Raises:
+        DimensionMismatchError: They differ.
+    """
+    return _common(vectors.rows.shape[1] for vectors in several)
+
+
+def _common(sizes: Iterable[int]) -> int | None:
+    first: int | None = None
+    for size in sizes:
+        if first is None:
+            first = size
+        elif size != first:
+            raise DimensionMismatchError(size, first, "give all vectors one length")
+    return first
+
+
+def _numbered(vectors: Any) -> dict[str, Any]:
+    several = list(vectors)
+    if several and np.ndim(several[0]) == 0:
+        several = [several]
+    return {str(number): vector for number, vector in enumerate(several)}
+
+
+def check_vector(vector: Any, what: str) -> NDArray[np.float32]:
+    """Return `vector` as float32 of shape (dims,), its own copy; `what` names it in messages.
+
+    Raises:
+        InvalidInputError: It is not a list of numbers, is empty or too long, or one of them
+            is NaN, infinite, or too large for float32.
+    """
+    row: NDArray[np.float32] = check_rows([vector], what)[0]
+    return row
+
+
+def check_rows(vectors: Any, what: str) -> NDArray[np.float32]:
+    """Return vectors as float32 of shape (count, dims); `what` names them in messages.
+
+    Raises:
+        InvalidInputError: As `check_vector` does.
+    """
+    try:
+        given = np.asarray(vectors)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{what} is not a list of numbers: {error}") from None
+    if given.dtype.kind not in "fiu":
+        raise InvalidInputError(f"{what} is not a list of numbers, but of {given.dtype}")
+    with np.errstate(over="ignore"):
+        rows = np.array(given, dtype=np.float32, order="C")
+    if rows.ndim != 2 or not 1 <= rows.shape[1] <= MAX_DIMS:
+        raise InvalidInputError(
+            f"{what} has the shape {rows.shape[1:]}: give 1 to {MAX_DIMS} numbers"
+        )
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if wrong.size:
+        row = rows[wrong[0]]
+        place = int(np.flatnonzero(~np.isfinite(row))[0])
+        which = "" if len(rows) == 1 else f" (number {wrong[0]})"
+        raise InvalidInputError(
+            f"{what}{which} holds {row[place]} at {place}: every number must be finite in float32"
+        )
+    return rows
