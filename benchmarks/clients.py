@@ -76,10 +76,9 @@ def run_threads(saver: BaseCheckpointSaver[Any], names: Sequence[str], puts: int
     return Latencies(calls, time.perf_counter() - began[0])
 
 
-async def run_tasks(saver: Any, names: Sequence[str], puts: int) -> Latencies:
-    """Let a task for each name put that many checkpoints, and wait for all of them."""
+async def run_tasks(saver: Any, work: Sequence[tuple[Any, list[Checkpoint]]]) -> Latencies:
+    """Let a task for each config put its checkpoints, and wait for all of them."""
     calls: list[float] = []
-    work = [(thread_config(name), small_steps(puts)) for name in names]
 
     async def put_all(config: Any, steps: list[Checkpoint]) -> None:
         for checkpoint in steps:

@@ -7,8 +7,16 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from benchmarks.clients import Latencies, longest_gap, p99, run_tasks, run_threads
+from benchmarks.clients import (
+    Latencies,
+    longest_gap,
+    p99,
+    run_tasks,
+    run_threads,
+    small_steps,
+)
 from benchmarks.measures import Filled, Gauge, Measure, Measured, Sizes
+from benchmarks.thread import thread_config
 from benchmarks.writers import run_processes
 
 if TYPE_CHECKING:
@@ -136,13 +144,14 @@ class TaskPuts(_Puts):
     def _tasks(
         self, opened: Opened[Session[Any]], count: int, puts: int
     ) -> tuple[Latencies, float]:
-        names, found = self._names(count), []
+        work = [(thread_config(name), small_steps(puts)) for name in self._names(count)]
+        found: list[Latencies] = []
 
         async def run() -> float:
             async with opened.subject.open() as saver:
 
                 async def put_all() -> None:
-                    found.append(await run_tasks(saver, names, puts))
+                    found.append(await run_tasks(saver, work))
 
                 return await longest_gap(put_all)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -21,37 +21,51 @@ __all__ = ["breathe", "flush", "read", "write"]
 
 T = TypeVar("T")
 
-WORK_S: Final = 0.001
-"""So long the tasks of a loop encode and read, before others of its tasks have their turn."""
+WORK_A_ROUND: Final = 8
+"""So many tasks of a loop encode or read, before others of its tasks have their turn."""
 
 
-class _Pace:
-    """How long the tasks of a loop have worked since it went round last."""
+class _Round:
+    """Who of a loop's tasks works in this round of it, and who waits for the next, in order."""
 
     def __init__(self) -> None:
-        self.began: float | None = None
+        self._working = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def go_round(self) -> None:
-        self.began = None
+    async def join(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._waiting or self._working >= WORK_A_ROUND:
+            waiter = loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+            return
+        if not self._working:
+            loop.call_soon(self._next, loop)
+        self._working += 1
 
-    def is_late(self) -> bool:
-        return self.began is not None and time.perf_counter() - self.began > WORK_S
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._working = 0
+        while self._waiting and self._working < WORK_A_ROUND:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # it was cancelled
+                waiter.set_result(None)
+                self._working += 1
+        if self._working:
+            loop.call_soon(self._next, loop)
 
 
-_paces: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pace] = weakref.WeakKeyDictionary()
+_rounds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Round] = weakref.WeakKeyDictionary()
 
 
 async def breathe() -> None:
-    """Return when there is time for some work: the loop goes round every `WORK_S` of it."""
+    """Return when it is the task's turn to work: a few have it each time the loop goes round.
+
+    Else hundreds of tasks that are told together would hold up the loop together.
+    """
     loop = asyncio.get_running_loop()
-    pace = _paces.get(loop)
-    if pace is None:
-        pace = _paces[loop] = _Pace()
-    while pace.is_late():  # noqa: ASYNC110  nothing happens but that the loop goes round
-        await asyncio.sleep(0)
-    if pace.began is None:
-        pace.began = time.perf_counter()
-        loop.call_soon(pace.go_round)
+    of_loop = _rounds.get(loop)
+    if of_loop is None:
+        of_loop = _rounds[loop] = _Round()
+    await of_loop.join(loop)
 
 
 @dataclass(frozen=True, slots=True)

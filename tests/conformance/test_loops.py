@@ -14,7 +14,7 @@ from langgraph.store.base import GetOp, PutOp
 import lgkv
 from lgkv.errors import CommitFailedError
 from lgkv.gate import Gate
-from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore
+from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore, _loops
 from lgkv.langgraph._loops import write
 from lgkv.writer import Batch, Change
 from lgkv.writer.commit import Committer
@@ -102,15 +102,55 @@ async def test_error_of_a_change_reaches_its_task(db: lgkv.Database, error: Exce
     assert await write(db, Change(lambda _: "next")) == "next"
 
 
+async def test_tasks_work_in_rounds_in_the_order_they_came() -> None:
+    rounds, worked = [0], []
+
+    async def go_round() -> None:
+        while True:
+            await asyncio.sleep(0)
+            rounds[0] += 1
+
+    async def work(number: int) -> None:
+        await _loops.breathe()
+        worked.append((number, rounds[0]))
+
+    going = asyncio.create_task(go_round())
+    await asyncio.gather(*(work(number) for number in range(50)))
+    await asyncio.gather(*(work(number) for number in range(50, 60)))
+    going.cancel()
+    assert [number for number, _ in worked] == list(range(60))
+    for at in {at for _, at in worked}:
+        assert sum(each == at for _, each in worked) <= _loops.WORK_A_ROUND
+
+
+async def test_task_that_gives_up_its_turn_leaves_it_to_the_next() -> None:
+    worked: list[int] = []
+
+    async def work(number: int) -> None:
+        await _loops.breathe()
+        worked.append(number)
+
+    tasks = [asyncio.create_task(work(number)) for number in range(40)]
+    await asyncio.sleep(0)
+    for task in tasks[10:30]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert worked == [*range(10), *range(30, 40)]
+    await work(40)
+    assert worked[-1] == 40
+
+
 async def test_store_and_cache_wake_the_loop_once_too(db: lgkv.Database) -> None:
     store, cache = LgkvStore(db), LgkvCache[int](db)
     wakes = count_wakes(asyncio.get_running_loop())
-    with db._connection.writer._turn:
+    writer = db._connection.writer
+    with writer._turn:
         tasks = [
             *(asyncio.create_task(store.aput(("a",), f"{at}", {"at": at})) for at in range(20)),
             *(asyncio.create_task(cache.aset({(("n",), f"{at}"): (at, None)})) for at in range(20)),
         ]
-        await asyncio.sleep(0)
+        while len(writer._queue) < len(tasks):
+            await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert wakes == [1]
     assert len(await store.asearch(("a",), limit=100)) == 20
