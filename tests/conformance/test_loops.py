@@ -149,7 +149,7 @@ async def test_store_and_cache_wake_the_loop_once_too(db: lgkv.Database) -> None
             *(asyncio.create_task(store.aput(("a",), f"{at}", {"at": at})) for at in range(20)),
             *(asyncio.create_task(cache.aset({(("n",), f"{at}"): (at, None)})) for at in range(20)),
         ]
-        while len(writer._queue) < len(tasks):
+        while len(writer._queue) < len(tasks):  # noqa: ASYNC110  the tasks come in rounds
             await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert wakes == [1]
