@@ -66,12 +66,12 @@ def test_none_of_four_processes_that_write_without_a_pause_starves(
         for program in programs:
             program.say("go")
         for program in programs:
-            for _ in range(15):
+            for _ in range(8):
                 assert program.hear() == "20 more"
     db = connect(path, "w", PLAIN)
     written = bodies(db)
     db.close()
-    assert min(written) >= 280  # with "interval" the last ones may be lost
+    assert min(written) >= 140  # with "interval" the last ones may be lost
     assert max(written) < 40 * min(written)
 
 
@@ -114,7 +114,7 @@ def test_process_that_is_killed_while_it_writes_holds_nobody_up(path: str, place
 
 # --- readers -------------------------------------------------------------------------------
 
-RECORDS, COMMITS = 200, 300
+RECORDS, COMMITS = 200, 150
 
 READING = """
     import sys
