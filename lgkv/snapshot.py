@@ -54,7 +54,10 @@ class State:
         """Return the state that `pack` made `body` from."""
         if len(body) != _STATE.size:
             raise CorruptionError("main", STATE_KEY, "the counters do not have their size")
-        return cls(*_STATE.unpack(body))
+        counters = _STATE.unpack(body)
+        if max(counters) >> 63:  # so many were never counted, and there must be numbers to give
+            raise CorruptionError("main", STATE_KEY, "a counter is too large")
+        return cls(*counters)
 
 
 class Sharing:

@@ -113,6 +113,7 @@ class LgkvStore(Opening, BaseStore):
             db.memory.declare_fields(fields)
         self._index = TextIndex(cast("Mapping[str, Any]", index)) if index else None
         self._sweeper: Sweeper | None = None
+        self._checked: tuple[str, ...] | None = None
         self.ttl_config = _checked_ttl(ttl)
 
     @property
@@ -133,10 +134,11 @@ class LgkvStore(Opening, BaseStore):
         """Return the item, or None: what a batch with one GetOp gives."""
         if refresh_ttl is None:
             refresh_ttl = (self.ttl_config or _NO_TTL).get("refresh_on_read", True)
-        op = GetOp(namespace, str(key), refresh_ttl)
-        _check_op(op)
+        if type(namespace) is not tuple or namespace != self._checked:
+            _check_op(GetOp(namespace, str(key), refresh_ttl))
+            self._checked = namespace
         with self._view() as view:
-            found = view.get(namespace, op.key, refresh=refresh_ttl)
+            found = view.get(namespace, str(key), refresh=refresh_ttl)
         if view.to_refresh:
             self._refresh(view.to_refresh)
         return None if found is None else _item(found)

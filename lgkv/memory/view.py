@@ -116,9 +116,12 @@ class MemoryView:
             return None
         suffix = item_suffix(number, check_key(key))
         found = read_item(self._snapshot, suffix)
-        if found is None or self._hides(found[1]):
+        if found is None:
             return None
-        return self._item(namespace, suffix, *found, refresh=refresh)
+        pack, record = found
+        if self._ended_by and 0 < record.deadline_us <= self._ended_by:
+            return None
+        return self._item(namespace, suffix, pack, record, refresh=refresh)
 
     def search(
         self,
@@ -356,7 +359,8 @@ class MemoryView:
         parts: Mapping[str, float] | None = None,
         refresh: bool,
     ) -> StoredItem:
-        if refresh and needs_refresh(record.ttl_us, record.deadline_us, self._now):
+        ttl_us = record.ttl_us
+        if refresh and ttl_us and needs_refresh(ttl_us, record.deadline_us, self._now):
             self.to_refresh.add(suffix)
         try:
             updated = _time(record.updated_us)

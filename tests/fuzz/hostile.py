@@ -65,6 +65,8 @@ MSGPACK_BOMBS: Final = (
     b"\xc7\x00\x05",  # the serialiser's own types, empty or wrong
     *(b"\xd4" + bytes((kind, 0xC0)) for kind in range(9)),
     b"\xc1",
+    *(bytes((tag,)) for tag in range(0xC4, 0xE0)),  # and nothing of what the tag announces
+    *(bytes((tag, 0xFF)) for tag in range(0xC4, 0xE0)),
     b"\x81\x90\x01",
     b"\xa1\xff",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from lgkv.checkpoints import records as rec
 from lgkv.codec.plan import replay
 from lgkv.keys import pack_uint
 from lgkv.langgraph import LgkvCache
-from lgkv.layout import Kind, Table, encode_fields
+from lgkv.layout import STATE_KEY, Kind, Table, encode_fields
+from lgkv.snapshot import State
 from lgkv.writer import Change
 
 
@@ -76,6 +78,16 @@ def test_key_without_a_kind_is_not_copied(db: lgkv.Database) -> None:
     put(db, Table.THREADS, pack_uint(1), b"")
     refused(pack_uint(1), lambda: db.checkpoints.copy_thread("t", "u"))
     assert db.checkpoints.get("u", namespace="child") is None
+
+
+@pytest.mark.parametrize("counter", range(7))
+def test_counter_that_cannot_go_on_is_refused(counter: int) -> None:
+    numbers = [2**63 - 1] * 7
+    assert State.unpack(struct.pack("<7Q", *numbers)).sequence == 2**63 - 1
+    numbers[counter] += 1
+    with pytest.raises(CorruptionError, match="too large") as caught:
+        State.unpack(struct.pack("<7Q", *numbers))
+    assert caught.value.key == STATE_KEY
 
 
 @pytest.mark.parametrize("patch", [[{}, [{}]], [{}, [1]], [{1: 2}, []], [{}, [[]]], [[], []], 1])
