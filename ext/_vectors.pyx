@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
 """Scan kernels: a query against many vectors, without building objects for them.
 
 The kernel is chosen at run time: on x86 with gcc or clang one for AVX-512, one for AVX2

@@ -27,6 +27,9 @@ LINKS: Final = 16
 """HNSW's M: so many links a vector has on the upper levels, twice as many on the lowest."""
 
 CONSTRUCTION_WIDTH: Final = 200
+PARALLEL_ROWS: Final = 64
+"""Fewer are added by one thread, and then always give the same graph."""
+
 FIRST_SIZE: Final = 1 << 14
 SEED: Final = 100
 MOST_LEVELS: Final = 64
@@ -234,11 +237,12 @@ class Graph:
     # --- changing; inside `changing` ---
 
     def add(self, rows: NDArray[np.float32], labels: NDArray[np.uint64]) -> None:
-        """Add vectors on all cores; rows of unit length where the metric is the cosine."""
+        """Add vectors, many on all cores; rows of unit length where the metric is the cosine."""
         needed = len(self) + len(rows)
         if needed > self._index.max_elements:
             self._index.resize_index(max(needed, 2 * self._index.max_elements))
-        self._index.add_items(rows, labels, num_threads=os.cpu_count() or 1)
+        threads = (os.cpu_count() or 1) if len(rows) >= PARALLEL_ROWS else 1
+        self._index.add_items(rows, labels, num_threads=threads)
 
     def bury(self, labels: set[int]) -> None:
         """Mark vectors dead: searches pass through them and do not return them."""

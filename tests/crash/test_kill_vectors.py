@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 import subprocess
@@ -42,7 +41,11 @@ with lgkv.open(sys.argv[1]) as db:
         print(-(number - 10), flush=True)
         db.memory.search((), vector=old_vector(number))
         if number % 100 == 0:
-            db.vectors.reindex(new_vectors, texts_of, IndexConfig(model="new"), batch_size=30)
+            def embed(texts):
+                print("embedded", flush=True)
+                return new_vectors(texts)
+
+            db.vectors.reindex(embed, texts_of, IndexConfig(model="new"), batch_size=30)
             print("switched", flush=True)
             break
 """
@@ -60,16 +63,18 @@ def texts_of(value: dict[str, Any], _: tuple[str, ...]) -> dict[str, str]:
     return {"n": str(value["n"])}
 
 
-def run_and_kill(path: Path, first: int, wait_s: float) -> list[str]:
-    """Let a child write for a while, kill it, and return what it acknowledged."""
+def run_and_kill(path: Path, first: int, lines: int) -> list[str]:
+    """Let a child write until it has said so many lines, kill it, and return what it said."""
+    said = []
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(path), str(first)], stdout=subprocess.PIPE, text=True
     ) as child:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(wait_s)
-        child.send_signal(signal.SIGKILL)
         assert child.stdout is not None
-        return child.stdout.read().split()
+        for line in child.stdout:
+            said.append(line.strip())
+            if len(said) == lines:
+                child.send_signal(signal.SIGKILL)
+    return said
 
 
 def check(path: Path, alive: set[int], maybe: set[int]) -> bool:
@@ -105,9 +110,9 @@ def test_killed_while_vectors_are_put_built_saved_and_made_anew(
     monkeypatch.setattr(saving, "CHUNK_BYTES", 3_000)
     rnd, path, alive, first = random.Random(11), tmp_path / "a.lgkv", set[int](), 0
     reindexings = 0
-    for _ in range(8):
-        said = run_and_kill(path, first, 0.4 + rnd.random() * 0.8)
-        numbers = [int(word) for word in said if word != "switched"]
+    for _ in range(7):
+        said = run_and_kill(path, first, rnd.randrange(4, 17))
+        numbers = [int(word) for word in said if word not in ("embedded", "switched")]
         for number in numbers:
             if number > 0:
                 alive |= set(range(number - 20, number))

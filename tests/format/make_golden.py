@@ -29,6 +29,7 @@ from lgkv.keys import unpack_uint
 from lgkv.langgraph import LgkvCache, LgkvSaver
 from lgkv.langgraph.serde import StrictSerializer
 from lgkv.layout import FORMAT_VERSION, Kind, Table
+from lgkv.memory import Put
 from tests.invariants import all_records
 
 __all__ = [
@@ -228,6 +229,12 @@ def memory(db: lgkv.Database) -> None:
     put_item(("gone", "away"), "item", {})
     db.memory.delete(("gone", "away"), "item")
     put_item(("users", "bob"), "tea", {"likes": "green"}, vectors=[1.0, 0.0, 0.25])
+    more = [Put(("more",), f"m{number}", {}, [1.0, number, 1.0]) for number in range(20)]
+    db.memory.put_many(more)
+    db.memory.delete(("more",), "m3")  # leaves a vector that is marked dead
+    db.vectors.configure(exact_floats=0)
+    if not db.vectors.wait(60):
+        raise TimeoutError("the graph was not built")
     db.memory.declare_fields({"likes": str, "meta.rank": int})
     for rank in range(3):
         value = {"likes": "black", "meta": {"rank": rank}}
