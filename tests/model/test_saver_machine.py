@@ -149,6 +149,10 @@ class Memory(InMemorySaver):
             if checkpoint_id != but_by
         )
 
+    def is_empty(self, thread: str, ns: str, name: str, version: Any) -> bool:
+        """Whether a channel was empty at a version: then nobody gives a value for it."""
+        return self.blobs.get((thread, ns, name, version), ("", b""))[0] == "empty"
+
     def drop(self, thread: str, ns: str, ids: Sequence[str]) -> None:
         for checkpoint_id in ids:
             del self.storage[thread][ns][checkpoint_id]
@@ -261,7 +265,12 @@ class SaverMachine(RuleBasedStateMachine):
                 self.versions += 1
                 channels[name] = (f"{self.versions:032}.{8:016}", value, kind)
         checkpoint = checkpoint_of(
-            {name: value for name, (_, value, kind) in channels.items() if kind != "e"},
+            {
+                name: value
+                for name, (version, value, kind) in channels.items()
+                if kind == "n"
+                or (kind == "k" and not self.model.is_empty(thread, ns, name, version))
+            },
             {name: version for name, (version, _, _) in channels.items()},
             checkpoint_id=checkpoint_id,
         )
