@@ -80,14 +80,20 @@ class Committer:
         try:
             return self._commit_behind_gate(waiting)
         except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
-            reason = self._typed(error)
+            self._fail_all(waiting, self._typed(error))
+            return []
+
+    def _fail_all(self, waiting: list[Pending], reason: BaseException) -> None:
+        """Tell the callers, in a frame that the error does not hold.
+
+        Else it would keep itself alive, and after an interruption LMDB's lock with it.
+        """
         if isinstance(reason, MapFullError) and len(waiting) > 1:
             for pending in waiting:  # those that fit are not to suffer for those that do not
                 self.serve([pending])
-            return []
+            return
         for pending in waiting:
             pending.fail(reason)
-        return []
 
     def due_in(self) -> float | None:
         """Return the seconds until `finish` is to be called, None if there is nothing to do."""

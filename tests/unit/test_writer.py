@@ -185,6 +185,28 @@ class TestCommit:
         finally:
             gc.enable()
 
+    def test_error_of_a_commit_keeps_nothing_of_it_alive(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a transaction that an interruption left open would hold LMDB's lock."""
+        begin, opened = commit.Committer._begin, []
+
+        def begin_interrupted(self: commit.Committer) -> Any:
+            batch, _ = begin(self)
+            opened.append(weakref.ref(batch._txn))
+            raise KeyboardInterrupt
+
+        gc.disable()
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(commit.Committer, "_begin", begin_interrupted)
+                with contextlib.suppress(KeyboardInterrupt):
+                    db.commit(putting(b"a"))
+            assert opened[0]() is None
+            assert outcome(db.submit(putting(b"b"))) is None
+        finally:
+            gc.enable()
+
     def test_read_only_handle_writes_nothing(self, path: str) -> None:
         connect(path, "c", PLAIN).close()
         before = Path(path).read_bytes()
