@@ -89,8 +89,8 @@ class Checkpoints:
         """
         while True:
             try:
-                self._connection.commit(
-                    self.put_change(
+                change = self._connection.prepared(
+                    lambda: self.put_change(
                         thread_id,
                         checkpoint,
                         namespace=namespace,
@@ -99,6 +99,7 @@ class Checkpoints:
                         new_versions=new_versions,
                     )
                 )
+                self._connection.commit(change)
             except BaseMovedError:  # somebody pruned or wrote the parent's version meanwhile
                 continue
             return
