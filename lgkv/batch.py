@@ -107,6 +107,10 @@ class Batch(Snapshot):
         self._txn.delete(key, db=self._databases[table])
         return size
 
+    def discard(self, table: Table, key: bytes) -> None:
+        """Delete `key` if it is there."""
+        self._txn.delete(key, db=self._databases[table])
+
     def delete_range(self, table: Table, prefix: bytes) -> int:
         """Delete every key that begins with `prefix`; return the bytes that this frees."""
         cursor, freed = self._txn.cursor(self._databases[table]), 0

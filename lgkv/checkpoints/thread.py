@@ -108,6 +108,7 @@ class _Known:
 
     number: int
     record: rec.ThreadRecord
+    record_bytes: int = 0
     channels: dict[str, int] | None = None
     namespaces: dict[str, int] = field(default_factory=lambda: {"": ROOT_NAMESPACE})
 
@@ -129,7 +130,8 @@ class ThreadEdit:
             number = thread_number(batch, thread_id)
             if number is None:
                 return None
-            known = _Known(number, read_thread(batch, number))
+            record = read_thread(batch, number)
+            known = _Known(number, record, len(record.pack(rec.thread_key(number, Kind.THREAD))))
             batch.memo[Table.THREADS, thread_id] = known
         return cls(batch, known)
 
@@ -149,7 +151,7 @@ class ThreadEdit:
         now = now_us()
         known = _Known(add_thread(batch, thread_id), rec.ThreadRecord(thread_id, now, now))
         batch.memo[Table.THREADS, thread_id] = known
-        batch.put(Table.INDEX, rec.latest_key(None, known.number), b"")
+        batch.set(Table.INDEX, rec.latest_key(None, known.number), b"")
         return cls(batch, known)
 
     @classmethod
@@ -331,11 +333,13 @@ class ThreadEdit:
         if self._latest_gone:
             record.latest_id = self._find_latest()
         if record.latest_id != self._indexed_id:
-            self.batch.delete(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
-            self.batch.put(Table.INDEX, rec.latest_key(record.latest_id, self.number), b"")
+            self.batch.discard(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
+            self.batch.set(Table.INDEX, rec.latest_key(record.latest_id, self.number), b"")
             self._indexed_id = record.latest_id
         key = rec.thread_key(self.number, Kind.THREAD)
-        self.batch.put(Table.THREADS, key, record.pack(key))
+        body = record.pack(key)
+        self.batch.set(Table.THREADS, key, body, self._known.record_bytes)
+        self._known.record_bytes = len(body)
 
     def _find_latest(self) -> str | None:
         """Return the greatest id of a checkpoint in any namespace, None if there is none."""
