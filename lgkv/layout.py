@@ -194,11 +194,13 @@ def open_record(table: Table, key: bytes, record: bytes) -> bytes:
 
 def check_record(table: Table, key: bytes, fields: Any, *types: type | tuple[type, ...]) -> None:
     """Raise CorruptionError unless `fields` is a list of values of these types."""
-    if (
-        type(fields) is not list
-        or len(fields) != len(types)
-        or not all(isinstance(field, kind) for field, kind in zip(fields, types, strict=True))
-    ):
+    whole = type(fields) is list and len(fields) == len(types)
+    if whole:
+        for field, kind in zip(fields, types, strict=True):
+            if not isinstance(field, kind):
+                whole = False
+                break
+    if not whole:
         raise CorruptionError(table.label, bytes(key), "the record does not have its fields")
 
 

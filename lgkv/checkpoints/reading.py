@@ -21,7 +21,7 @@ from lgkv.checkpoints.thread import (
 from lgkv.checkpoints.values import StoredValue, unpack_stored
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
-from lgkv.keys import encode_text
+from lgkv.keys import TAG_UUID, encode_text
 from lgkv.layout import Kind, Table, split_key
 from lgkv.names import thread_number
 
@@ -94,6 +94,11 @@ def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) 
 
 def newest_head(snapshot: Snapshot, place: Place) -> Head | None:
     """Return the head with the greatest id of a namespace, or None."""
+    prefix = rec.checkpoints_prefix(place.thread, place.namespace)
+    for key, body in snapshot.scan(Table.THREADS, prefix, reverse=True):
+        if key[len(prefix)] == TAG_UUID:  # it is the last: so there are no other ids
+            return unpack_head(snapshot, place.thread, place.namespace, key, body)
+        break
     newest = _heads_before(snapshot, place, None, 1)
     return newest[0] if newest else None
 
