@@ -294,11 +294,6 @@ class Tree:
             self._nodes[number] = node
         return node
 
-    def count_items(self, node: Node, change: int) -> None:
-        """Add `change` to the number of items in `node`."""
-        node.items += change
-        self._changed.add(node.number)
-
     def changed(self, node: Node) -> None:
         """Note that the fields of `node` were set."""
         self._changed.add(node.number)

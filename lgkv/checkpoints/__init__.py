@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lgkv import filters
-from lgkv.checkpoints import order, reading, upkeep
+from lgkv.checkpoints import merging, order, reading, upkeep
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import ChannelValues
 from lgkv.checkpoints.heads import Head
@@ -220,7 +220,7 @@ class Checkpoints:
             return iter(())
         snapshots = self._connection.snapshot
         if thread_id is None:
-            heads = reading.heads_of_all(snapshots, before)
+            heads = merging.heads_of_all(snapshots, before)
         elif checkpoint_id is None:
             heads = reading.heads_of_thread(snapshots, thread_id, namespace, before)
         else:

@@ -259,18 +259,9 @@ def unpack_fields(key: bytes, body: bytes) -> list[Any]:
     return fields
 
 
-def id_end(key: bytes, start: int) -> int:
-    """Return where the id at `start` of `key` ends."""
-    return _id_part(key, start)[2]
-
-
 def id_in_key(key: bytes, start: int) -> bytes:
     """Return the id at `start` of `key` as UTF-8; of a cut id, what the key has of it."""
-    return _id_part(key, start)[0]
-
-
-def _id_part(key: bytes, start: int) -> tuple[bytes, bool, int]:
     try:
-        return unpack_id(key, start)
+        return unpack_id(key, start)[0]
     except ValueError as error:
         raise CorruptionError(Table.THREADS.label, key, str(error)) from None

@@ -46,7 +46,6 @@ class Query:
         self.metric = metric
         wide = vector.astype(np.float64)
         length = float(np.sqrt(np.dot(wide, wide)))
-        self.zero = not length
         if metric == "cosine" and length:
             wide = wide / length
             self.length = 1.0
