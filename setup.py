@@ -11,7 +11,7 @@ setup(
     ext_modules=cythonize(
         [
             Extension(f"lgkv.{name}", [f"ext/{name}.pyx"], extra_compile_args=COMPILE_ARGS)
-            for name in ("_items", "_msgpack", "_native", "_plain", "_shadow", "_vectors")
+            for name in ("_heads", "_items", "_msgpack", "_native", "_plain", "_shadow", "_vectors")
         ],
         build_dir="build/cython",
         language_level=3,

@@ -19,10 +19,7 @@ from hashlib import blake2b
 
 from xxhash import xxh3_64_intdigest
 
-cdef extern from "Python.h":
-    bint PyUnicode_IS_ASCII(str text)
-    Py_ssize_t PyUnicode_GET_LENGTH(str text)
-    const unsigned char* PyUnicode_1BYTE_DATA(str text)
+include "uuid.pxi"
 
 # On disk: DO NOT RENUMBER.
 cdef enum:
@@ -35,12 +32,6 @@ cdef enum:
     DIGEST_BYTES = 16
     CHECKSUM_BYTES = 8
     ENVELOPE_BYTES = 1 + CHECKSUM_BYTES
-
-cdef enum:
-    UUID_BYTES = 16
-    UUID_CHARS = 36
-
-cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
 
 # --- Keys: numbers ---------------------------------------------------------------------------
@@ -173,55 +164,16 @@ def pack_id(str text not None) -> bytes:
     return pack_bytes(text.encode("utf-8", "surrogatepass"))
 
 
-cdef bint _read_uuid(str text, unsigned char* out):
-    cdef const unsigned char* chars
-    cdef int at, digit
-    cdef int digits = 0
-    if not PyUnicode_IS_ASCII(text) or PyUnicode_GET_LENGTH(text) != UUID_CHARS:
-        return False
-    chars = PyUnicode_1BYTE_DATA(text)
-    for at in range(UUID_CHARS):
-        if at == 8 or at == 13 or at == 18 or at == 23:
-            if chars[at] != c"-":
-                return False
-            continue
-        digit = _hex_digit(chars[at])
-        if digit < 0:
-            return False
-        if digits & 1:
-            out[digits >> 1] |= <unsigned char>digit
-        else:
-            out[digits >> 1] = <unsigned char>(digit << 4)
-        digits += 1
-    return True
-
-
-cdef inline int _hex_digit(unsigned char char) noexcept:
-    if c"0" <= char <= c"9":
-        return char - c"0"
-    if c"a" <= char <= c"f":
-        return char - c"a" + 10
-    return -1
-
-
 def unpack_id(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:
     """Return the id at *start* of *key* as UTF-8, whether it is whole, and where it ends."""
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(key)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
     cdef char[UUID_CHARS] text
-    cdef int at
-    cdef int length = 0
     if start < 0 or start >= size or data[start] != TAG_UUID:
         return unpack_bytes(key, start)
     if size - start < 1 + UUID_BYTES:
         raise ValueError("damaged id in a key")
-    for at in range(1, 1 + UUID_BYTES):
-        text[length] = HEX_DIGITS[data[start + at] >> 4]
-        text[length + 1] = HEX_DIGITS[data[start + at] & 0x0F]
-        length += 2
-        if at == 4 or at == 6 or at == 8 or at == 10:
-            text[length] = c"-"
-            length += 1
+    _write_uuid(data + start + 1, text)
     return PyBytes_FromStringAndSize(text, UUID_CHARS), True, start + 1 + UUID_BYTES
 
 

@@ -18,6 +18,7 @@ import xxhash
 import zstandard
 
 from lgkv._native import seal, unseal
+from lgkv._plain import decode, encode
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
 from lgkv.keys import unpack_bytes, unpack_id, unpack_uint
 
@@ -33,6 +34,7 @@ __all__ = [
     "check_record",
     "decode_plain",
     "encode_fields",
+    "encode_if_plain",
     "encode_plain",
     "is_plain",
     "open_record",
@@ -280,6 +282,9 @@ def encode_plain(value: Any) -> bytes:
         InvalidInputError: A part of `value` is of another type, nests too deep, or is text
             with a lone surrogate.
     """
+    encoded = encode(value)
+    if encoded is not None:
+        return encoded
     if _too_deep(value, MAX_NESTING):
         raise InvalidInputError(f"a value nests deeper than {MAX_NESTING} levels, or holds itself")
     try:
@@ -292,12 +297,27 @@ def encode_plain(value: Any) -> bytes:
 
 
 def encode_fields(fields: Any) -> bytes:
-    """Return the fields of one of lgkv's own records, or what `is_plain`, as CBOR."""
-    return cbor2.dumps(fields)
+    """Return the fields of one of lgkv's own records as CBOR."""
+    encoded = encode(fields)
+    return cbor2.dumps(fields) if encoded is None else encoded
+
+
+def encode_if_plain(value: Any) -> bytes | None:
+    """Return what `is_plain` as CBOR, None if it is not."""
+    encoded = encode(value)
+    if encoded is None and is_plain(value):
+        return cbor2.dumps(value)
+    return encoded
+
+
+_OTHER: Final = object()
 
 
 def decode_plain(raw: bytes) -> Any:
     """Return the value that `encode_plain` made `raw` from; ValueError if it is damaged."""
+    value = decode(raw, _OTHER)
+    if value is not _OTHER:
+        return value
     try:
         return cbor2.loads(raw, tag_hook=_decode_tag, semantic_decoders=_REFUSED)
     except cbor2.CBORError as error:

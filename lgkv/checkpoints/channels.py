@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from lgkv._msgpack import split_array
 from lgkv._shadow import MISSING, Node, build, clone_all, has_hole, raw_node
@@ -27,20 +26,18 @@ from lgkv.snapshot import Snapshot
 __all__ = ["ChannelValues", "Fetched", "Planned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """A stored value as read in a snapshot. `pieces` are those that memory does not hold."""
 
     thread: int
     stored: StoredValue
     payload: Payload = EMPTY
-    nodes: list[Node | None] = field(default_factory=list)
+    nodes: list[Node | None] | None = None
     entries: dict[str, Node] | None = None
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: Sequence[Piece] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """A new value of a channel, and the stored value that its plan builds on."""
 
     plan: Plan
@@ -92,7 +89,7 @@ class ChannelValues:
     def _base(self, fetched: Fetched) -> Base | None:
         """Return what a value may build on, with the nodes that comparing it needs."""
         old = fetched.stored
-        nodes: list[Any] = fetched.nodes
+        nodes: list[Any] = fetched.nodes or []
         entries = fetched.entries
         try:
             if fetched.pieces and old.form is Form.LIST:
@@ -174,7 +171,7 @@ class ChannelValues:
         form = fetched.stored.form
         if form is Form.LIST:
             if not fetched.pieces:
-                whole: list[Any] = fetched.nodes
+                whole: list[Any] = fetched.nodes or []
                 return clone_all(whole, self._load)
             with uncollected():
                 nodes, given = self._complete(fetched)
@@ -199,7 +196,7 @@ class ChannelValues:
         An element that was not is `MISSING` among the latter. One that a list has twice is
         given once: every place gets an object of its own.
         """
-        nodes = list(fetched.nodes)
+        nodes = list(fetched.nodes or ())
         given: list[Any] = [MISSING] * len(nodes)
         for piece in fetched.pieces:
             elements = self._elements(fetched.thread, piece)
@@ -209,7 +206,7 @@ class ChannelValues:
             position, used = 0, False
             for extent in fetched.stored.extents:
                 low = max(extent.first, piece.first)
-                high = min(extent.first + extent.size, piece.first + piece.count)
+                high = min(extent.first + extent.size, piece.first + piece.size)
                 if extent.chain == piece.chain and low < high:
                     to = slice(position + low - extent.first, position + high - extent.first)
                     of = slice(low - piece.first, high - piece.first)
@@ -229,7 +226,7 @@ class ChannelValues:
     def _elements(self, thread: int, piece: Piece) -> list[Any]:
         key = values.piece_key(thread, piece.chain, piece.first)
         elements = decode_payload(self._codec, piece.payload, key)
-        if type(elements) is not list or len(elements) != piece.count:
+        if type(elements) is not list or len(elements) != piece.size:
             raise CorruptionError(Table.THREADS.label, key, "a piece has not its elements")
         return elements
 

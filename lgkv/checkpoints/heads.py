@@ -7,9 +7,9 @@ names stand as their numbers. Beside each channel's version stands how to make i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from lgkv import _heads
 from lgkv.checkpoints.records import (
     Version,
     checkpoints_prefix,
@@ -56,8 +56,7 @@ None stands for a channel that has no value: it is empty, or nobody gave one.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A checkpoint without the elements of its values.
 
     `payload` is its metadata and what else it has, as a list of two. `channels` are in the
@@ -166,6 +165,10 @@ def _flat_versions(versions: Versions, table: dict[bytes, int]) -> list[int]:
 
 def pack_head(head: Head, changes: list[ChannelEntry], frame: int) -> bytes:
     """Return the body of a checkpoint's record; `changes` are its channels against its frame."""
+    return _heads.pack_head(head, changes, frame) or _pack_head(head, changes, frame)
+
+
+def _pack_head(head: Head, changes: list[ChannelEntry], frame: int) -> bytes:
     table: dict[bytes, int] = {}
     channels = _flat_entries(changes, table)
     seen = (
@@ -195,14 +198,23 @@ _FIELDS = (bytes, _OPTIONAL, int, _OPTIONAL, str, bytes, list, int, list, (list,
 
 def unpack_head(snapshot: Snapshot, thread: int, namespace: int, key: bytes, body: bytes) -> Head:
     """Return the head that `pack_head` made `body` from, its channels whole."""
+    fields = _heads.unpack_head(body)
+    head = _unpack_head(key, body) if fields is None else Head._make(fields)
+    if not head.frame:
+        return head
+    base = read_frame(snapshot, thread, namespace, head.frame)
+    if base is None:
+        raise CorruptionError(Table.THREADS.label, key, f"its frame {head.frame} is missing")
+    return head._replace(channels=_apply_changes(base, head.channels))
+
+
+def _unpack_head(key: bytes, body: bytes) -> Head:
+    """Return a head with the channels that its record has."""
     fields = unpack_fields(key, body)
     check_record(Table.THREADS, key, fields, *_FIELDS)
     id_, parent, created_us, run, kind, raw, table, frame, channels, seen, delta = fields
     if not 0 <= frame < 1 << 63:
         raise CorruptionError(Table.THREADS.label, key, f"there is no frame {frame}")
-    base = read_frame(snapshot, thread, namespace, frame) if frame else []
-    if base is None:
-        raise CorruptionError(Table.THREADS.label, key, f"its frame {frame} is missing")
     try:
         known = [_unpack_whole_version(packed) for packed in table]
         entries = _entries(channels, known)
@@ -213,7 +225,7 @@ def unpack_head(snapshot: Snapshot, thread: int, namespace: int, key: bytes, bod
             created_us,
             None if run is None else unpack_whole_id(run),
             (kind, raw),
-            _apply_changes(base, entries) if frame else entries,
+            entries,
             None if seen is None else [_seen(of, known) for of in seen],
             delta,
             frame,

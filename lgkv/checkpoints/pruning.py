@@ -8,7 +8,7 @@ such an ancestor is pruned it stays as a *carrier*, which no listing shows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
@@ -105,7 +105,7 @@ def _carrier(head: Head, carried: set[int]) -> Head:
         (channel, version, packed if channel in carried else None)
         for channel, version, packed in head.channels
     ]
-    return replace(head, channels=channels)
+    return head._replace(channels=channels)
 
 
 def _rebuilt_channels(by_id: dict[str, Head]) -> dict[str, set[int]]:

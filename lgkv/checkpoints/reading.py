@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
@@ -59,8 +59,7 @@ class Place(NamedTuple):
     namespace_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A checkpoint as stored: nothing of it is decoded yet."""
 
     place: Place
@@ -139,8 +138,10 @@ def _stored(place: Place, head: Head, packed: bytes) -> StoredValue:
     return unpack_stored(rec.checkpoint_key(place.thread, place.namespace, head.id), packed)
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Parent(NamedTuple):
     """What a new checkpoint may build on: its parent as it was read, or written just now.
 
     `mark` is that of its record, None if there is no parent. By channel: `channels` are
@@ -149,8 +150,8 @@ class Parent:
 
     thread: int = 0
     mark: bytes | None = None
-    channels: Mapping[str, ChannelEntry] = field(default_factory=dict)
-    bases: Mapping[str, Fetched] = field(default_factory=dict)
+    channels: Mapping[str, ChannelEntry] = NOTHING
+    bases: Mapping[str, Fetched] = NOTHING
     frame: int = 0
 
 
@@ -198,7 +199,7 @@ def with_bases(
             base = fetch(snapshot, parent.thread, unpack_stored(key, packed), value)
             if base is not None:
                 bases[name] = base
-    return replace(parent, bases=bases)
+    return parent._replace(bases=bases)
 
 
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lgkv.codec import Payload
 from lgkv.errors import CorruptionError
@@ -156,12 +156,11 @@ class ThreadRecord:
 # --- values and writes ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One pending write. Its identity is task and index; its order is path, task, index."""
+class Write(NamedTuple):
+    """One pending write. Its identity is task and `idx`; its order is path, task, `idx`."""
 
     task_id: str
-    index: int
+    idx: int
     task_path: str
     channel: str
     payload: Payload
@@ -169,7 +168,7 @@ class Write:
     @property
     def order(self) -> tuple[str, str, int]:
         """Return LangGraph's `writes_sort_key`."""
-        return (self.task_path, self.task_id, self.index)
+        return (self.task_path, self.task_id, self.idx)
 
 
 def pack_writes(checkpoint_id: str, task_id: str, writes: list[Write]) -> bytes:
@@ -179,7 +178,7 @@ def pack_writes(checkpoint_id: str, task_id: str, writes: list[Write]) -> bytes:
             encode_text(checkpoint_id),
             encode_text(task_id),
             [
-                [w.index, encode_text(w.task_path), encode_text(w.channel), *w.payload]
+                [w.idx, encode_text(w.task_path), encode_text(w.channel), *w.payload]
                 for w in writes
             ],
         ]

@@ -8,9 +8,9 @@ its first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from lgkv._heads import unpack_numbers
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.thread import ThreadEdit
 from lgkv.codec import EMPTY, Payload
@@ -41,8 +41,7 @@ class BaseMovedError(LgkvError):
     """The checkpoint that a plan builds on is gone or another; plan again."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredValue:
+class StoredValue(NamedTuple):
     """How to make a channel's value. Sizes are as in `lgkv.codec.plan.Base`."""
 
     form: Form
@@ -52,13 +51,12 @@ class StoredValue:
     log_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of `count` elements of a chain from `first` on."""
+class Piece(NamedTuple):
+    """A run of `size` elements of a chain from `first` on."""
 
     chain: int
     first: int
-    count: int
+    size: int
     payload: Payload
 
 
@@ -84,11 +82,7 @@ def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
         form = Form(packed[0])
         if form is Form.INLINE:
             return StoredValue(form, rec.unpack_payload(key, packed[1:]))
-        numbers, at = [], 1
-        while at < len(packed):
-            number, at = unpack_uint(packed, at)
-            numbers.append(number)
-        frame_bytes, log_bytes, count, *rest = numbers
+        frame_bytes, log_bytes, count, *rest = unpack_numbers(packed, 1)
     except (ValueError, IndexError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged value: {error}") from None
     if len(rest) != 3 * count or count > 2 * MAX_EXTENTS or form is Form.EMPTY:
@@ -136,7 +130,7 @@ def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> lis
         for piece in _pieces(snapshot, thread, extent):
             if piece.first != end >= 0:
                 break
-            end = piece.first + piece.count
+            end = piece.first + piece.size
             found[piece.chain, piece.first] = piece
         if end < extent.first + max(extent.size, 1):
             key = piece_key(thread, extent.chain, extent.first)
@@ -208,7 +202,7 @@ def _append(thread: ThreadEdit, extents: list[Extent], fresh: Fresh, *, merge: b
     if last is not None and merge:
         tail = _last_piece(thread, last.chain)
         end = last.first + last.size
-        if tail is not None and tail.first + tail.count == end:
+        if tail is not None and tail.first + tail.size == end:
             _store_merged(thread, tail, Piece(last.chain, end, fresh.size, fresh.payload))
             return Extent(last.chain, end, fresh.size)
     thread.batch.state.chains += 1
@@ -225,8 +219,8 @@ def _store_merged(thread: ThreadEdit, tail: Piece | None, new: Piece) -> None:
     """
     while tail is not None and _mergeable(tail, new):
         thread.delete(piece_key(thread.number, new.chain, new.first))
-        raw = join_arrays([(tail.payload[1], tail.count), (new.payload[1], new.count)])
-        new = Piece(new.chain, tail.first, tail.count + new.count, (MSGPACK, raw))
+        raw = join_arrays([(tail.payload[1], tail.size), (new.payload[1], new.size)])
+        new = Piece(new.chain, tail.first, tail.size + new.size, (MSGPACK, raw))
         tail = _piece_before(thread, new)
     _put_piece(thread, new)
 
@@ -242,7 +236,7 @@ def _mergeable(tail: Piece, new: Piece) -> bool:
 
 def _put_piece(thread: ThreadEdit, piece: Piece) -> None:
     key = piece_key(thread.number, piece.chain, piece.first)
-    thread.put(key, _pack_piece(piece.count, piece.payload))
+    thread.put(key, _pack_piece(piece.size, piece.payload))
 
 
 def _last_piece(thread: ThreadEdit, chain: int) -> Piece | None:
@@ -292,7 +286,7 @@ def _free_chain(thread: ThreadEdit, chain: int, wanted: list[tuple[int, int]]) -
     ]
     unused, at, reached = [], 0, -1
     for piece in pieces:
-        while at < len(wanted) and wanted[at][0] < piece.first + piece.count:
+        while at < len(wanted) and wanted[at][0] < piece.first + piece.size:
             reached, at = max(reached, wanted[at][1]), at + 1
         if reached <= piece.first:
             unused.append(piece)
@@ -300,5 +294,5 @@ def _free_chain(thread: ThreadEdit, chain: int, wanted: list[tuple[int, int]]) -
         thread.delete(piece_key(thread.number, chain, piece.first))
     if unused and unused[-1] is pieces[-1]:
         # An empty piece keeps the chain's end: a number is never another element's.
-        end = unused[-1].first + unused[-1].count
+        end = unused[-1].first + unused[-1].size
         _put_piece(thread, Piece(chain, end, 0, EMPTY))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
@@ -45,8 +44,7 @@ class Stored(NamedTuple):
     checkpoint: Parent
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """A checkpoint taken apart.
 
     `payload` is its metadata and what else it has. `new` names the channels whose values are
@@ -221,7 +219,7 @@ def put_task_writes(
 ) -> Change[None]:
     """Return the change that stores the pending writes of one task."""
     task_id = writes[0].task_id if writes else ""
-    new = {write.index: write for write in writes}
+    new = {write.idx: write for write in writes}
 
     def apply(batch: Batch) -> None:
         if not new:
@@ -231,7 +229,7 @@ def put_task_writes(
         key = rec.task_key(thread.number, space, checkpoint_id, task_id)
         if not thread.put_new(key, rec.pack_writes(checkpoint_id, task_id, list(new.values()))):
             body = batch.get(Table.THREADS, key)
-            old = {} if body is None else {w.index: w for w in rec.unpack_writes(key, body)}
+            old = {} if body is None else {w.idx: w for w in rec.unpack_writes(key, body)}
             kept = {index: write for index, write in old.items() if index >= 0}
             merged = old | new | kept
             thread.put(key, rec.pack_writes(checkpoint_id, task_id, list(merged.values())))

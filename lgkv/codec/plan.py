@@ -10,7 +10,6 @@ written.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -60,8 +59,7 @@ class Form(IntEnum):
     DICT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(NamedTuple):
     """A stored version that a new one may refer to, with what memory holds of it.
 
     `nodes` are those of a list's elements; `entries` those of a dict's values.
@@ -70,9 +68,9 @@ class Base:
     """
 
     form: Form
-    extents: tuple[Extent, ...] = ()
-    nodes: list[Node] = field(default_factory=list)
-    entries: dict[str, Node] = field(default_factory=dict)
+    extents: tuple[Extent, ...]
+    nodes: list[Node]
+    entries: dict[str, Node]
     frame_bytes: int = 0
     log_bytes: int = 0
     payload: Payload = EMPTY
@@ -86,8 +84,7 @@ class Fresh(NamedTuple):
     nodes: list[Node]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How to store a value. `parts` are in the value's order; `serialized` counts elements."""
 
     form: Form
@@ -140,10 +137,10 @@ def _plan_opaque(payload: Payload, base: Base | None) -> Plan:
 
 def _plan_list(values: list[Any], base: Base | None, codec: Codec, models: frozenset[type]) -> Plan:
     """Return the plan of a list."""
-    known = base if base is not None and base.form is Form.LIST else Base(Form.EMPTY)
-    old = known.nodes
+    alike = base is not None and base.form is Form.LIST
+    old = base.nodes if base is not None and alike else []
     runs = runs_of(values, old, partial(_dump, codec=codec))
-    runs = bounded(runs, values, known.extents)
+    runs = bounded(runs, values, base.extents if base is not None and alike else ())
     parts = [run if isinstance(run, Kept) else _fresh(run, codec, models) for run in runs]
     if not old and len(parts) == 1:
         only = parts[0]

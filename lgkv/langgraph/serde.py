@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from lgkv.checkpoints import PLAIN_TYPE
 from lgkv.codec import Payload
 from lgkv.errors import InvalidInputError, UnregisteredTypeError
-from lgkv.layout import encode_fields, is_plain
+from lgkv.layout import encode_if_plain
 
 try:
     from langgraph._internal import _serde as _runtime
@@ -173,6 +173,8 @@ class SerdeCodec:
         A serialiser of somebody's own, a subclass of LangGraph's too, may encrypt, so it gets
         them as well.
         """
-        if type(self._serde) in _TRANSPARENT and is_plain(parts):
-            return PLAIN_TYPE, encode_fields(parts)
+        if type(self._serde) in _TRANSPARENT:
+            raw = encode_if_plain(parts)
+            if raw is not None:
+                return PLAIN_TYPE, raw
         return self.encode(parts)

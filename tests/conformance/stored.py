@@ -77,7 +77,7 @@ def _walk(snapshot: Snapshot, thread_id: str, number: int) -> StoredThread:
         elif kind is Kind.PIECE:
             chain, at = unpack_uint(key, len(prefix) + 1)
             piece = values._unpack_piece(key, key[:at], chain, body)
-            if piece.count:
+            if piece.size:
                 found.pieces.append(piece)
             else:
                 found.freed_tails.add(chain)
@@ -116,7 +116,7 @@ def audit(db: lgkv.Database, thread_id: str = "t") -> StoredThread | None:
             used.update((chain, at) for at in range(first, first + size))
     stored: Counter[tuple[int, int]] = Counter()
     for piece in found.pieces:
-        elements = {(piece.chain, at) for at in range(piece.first, piece.first + piece.count)}
+        elements = {(piece.chain, at) for at in range(piece.first, piece.first + piece.size)}
         assert elements & used, f"a piece that nothing uses: {piece.chain}, {piece.first}"
         stored.update(elements)
     assert used <= stored.keys(), "elements are missing"

@@ -163,7 +163,7 @@ def test_edit_serialises_only_what_is_new(
     assert serialised["elements"] <= expected
     assert serialised["models"] <= new
     kept = thread.stored.pieces
-    assert sum(piece.count for piece in kept) <= sum(p.count for p in pieces.values()) + new
+    assert sum(piece.size for piece in kept) <= sum(p.size for p in pieces.values()) + new
 
 
 def test_message_of_a_class_of_somebodys_own_is_kept_when_the_front_is_trimmed(
@@ -374,11 +374,11 @@ def test_keeping_the_last_ones_costs_one_element_a_step_and_pruning_frees_the_re
         thread.put(items)
     assert serialised == {"elements": 190, "models": 190}
     assert thread.stored.extents == len(thread.stored.versions)
-    assert sum(piece.count for piece in thread.stored.pieces) == 200
+    assert sum(piece.size for piece in thread.stored.pieces) == 200
     thread.saver.prune(["t"])
     stored = audit(db)
     assert stored is not None
-    assert sum(piece.count for piece in stored.pieces) <= 10 + 2 * PIECE_BYTES / 400
+    assert sum(piece.size for piece in stored.pieces) <= 10 + 2 * PIECE_BYTES / 400
 
 
 # --- opaque values ---------------------------------------------------------------------------
