@@ -13,24 +13,17 @@ a serialiser stores both alike, and a list comes back. Anything else has no node
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
-from cpython.set cimport PySet_New
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.string cimport memcmp
 
 from itertools import islice
 
 cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(PyObject *value)
-    int PyGC_Disable()
-    int PyGC_Enable()
     double PyFloat_AS_DOUBLE(object number)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     int PyUnicode_KIND(object text)
-    int PyObject_GenericSetAttr(object value, object name, object to) except -1
-    object PyType_GenericNew(type kind, object arguments, PyObject *names)
 
 cdef enum:
     LEAF = 0
@@ -42,8 +35,12 @@ cdef enum:
 
 cdef enum:
     MAX_DEPTH = 100
-    NODE_BYTES = 96
-    ENTRY_BYTES = 40
+    NODE_BYTES = 112
+    LIST_BYTES = 16 + 2 * 56  # the node's tuple, and two clones
+    ITEM_BYTES = 3 * 8
+    DICT_BYTES = 96 + 2 * 160
+    ENTRY_BYTES = 3 * 40
+    MODEL_BYTES = 2 * 300
     LEAF_BYTES = 40
     KEY_DEPTH = 3
     KEY_PARTS = 4
@@ -56,9 +53,10 @@ cdef object _HOLE = object()
 @cython.final
 @cython.auto_pickle(False)
 cdef class Node:
-    """A value's structure. `weight` is about how many bytes it holds in memory.
+    """A value's structure. `weight` is about how many bytes it holds in memory, with its clones.
 
-    No cycle can be made of nodes and leaves, so the collector need not see them.
+    No cycle can be made of nodes and leaves, so the collector need not see them. Clones that
+    are kept may be in cycles of somebody else's, which live on until they are kept no more.
     """
 
     cdef int kind
@@ -71,6 +69,8 @@ cdef class Node:
     cdef Node fields        # MODEL: the instance's __dict__
     cdef Node extra         # MODEL: its extra fields, or None
     cdef frozenset names_set  # MODEL: its set fields
+    cdef object lent        # of an element's node: the clone that was given out last
+    cdef object spare       # and the one before
 
     @property
     def raw(self):
@@ -189,12 +189,12 @@ cdef Node _build_list(object value, frozenset models, int depth, bint models_too
     cdef Node node = Node.__new__(Node), child
     cdef list children = []
     node.kind = LIST
-    node.weight = NODE_BYTES + 16
+    node.weight = NODE_BYTES + LIST_BYTES
     for item in value:
         child = _build(item, models, depth + 1, models_too)
         if child is None:
             return None
-        node.weight += child.weight + 8
+        node.weight += child.weight + ITEM_BYTES
         children.append(child)
     node.children = tuple(children)
     return node
@@ -210,7 +210,7 @@ cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
     cdef PyObject *item
     cdef Py_ssize_t position = 0
     node.kind = DICT
-    node.weight = NODE_BYTES + 96
+    node.weight = NODE_BYTES + DICT_BYTES
     while PyDict_Next(template, &position, &key, &item):
         if type(<object>key) is not str:
             return None
@@ -247,7 +247,7 @@ cdef Node _build_model(object value, object kind, frozenset models, int depth):
     node.extra = None if extra is None else _build_dict(extra, models, depth + 1, False)
     if node.fields is None or (node.extra is None) != (extra is None):
         return None
-    node.weight = NODE_BYTES + node.fields.weight
+    node.weight = NODE_BYTES + MODEL_BYTES + node.fields.weight
     if node.extra is not None:
         node.weight += node.extra.weight
     node.names_set = frozenset(value.__pydantic_fields_set__)  # a copy: the value goes on
@@ -359,96 +359,11 @@ def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -
         if node is None or not (
             dump(value) == node.leaf if node.kind == RAW else _matches(node, value)
         ):
+            if node is not None:
+                _keep_no_more(node, value)
             break
         count += 1
     return count
 
 
-# --- cloning ---------------------------------------------------------------------------------
-
-
-def clone(Node node not None):
-    """Return a fresh value of *node*, which must not be raw."""
-    return _clone(node)
-
-
-MISSING = object()
-"""Marks an element that is still to be cloned."""
-
-
-def clone_all(list nodes, load, list given=None) -> list:
-    """Return fresh values of *nodes*, but for what *given* has that is not `MISSING`.
-
-    *load* makes those of raw nodes from their bytes. The collector is paused meanwhile: all
-    that is made stays.
-    """
-    if given is None:
-        given = [MISSING] * len(nodes)
-    cdef int collecting = PyGC_Disable()
-    cdef Py_ssize_t at
-    cdef Node node
-    try:
-        for at in range(min(PyList_GET_SIZE(given), PyList_GET_SIZE(nodes))):
-            if <object>PyList_GET_ITEM(given, at) is MISSING:
-                node = <Node>PyList_GET_ITEM(nodes, at)
-                if node is None:
-                    raise ValueError("an element has no node")
-                given[at] = load(node.leaf) if node.kind == RAW else _clone(node)
-    finally:
-        if collecting:
-            PyGC_Enable()
-    return given
-
-
-cdef object _clone(Node node):
-    cdef int form = node.kind
-    if form == LEAF or form == FLOAT:
-        return node.leaf
-    if form == DICT:
-        return _clone_dict(node)
-    if form == LIST:
-        return _clone_list(node)
-    if form == MODEL:
-        return _clone_model(node)
-    raise ValueError("a raw node has no structure to clone")
-
-
-cdef list _clone_list(Node node):
-    cdef Py_ssize_t at, size = PyTuple_GET_SIZE(node.children)
-    cdef list fresh = PyList_New(size)
-    cdef object item
-    for at in range(size):
-        item = _clone(<Node>PyTuple_GET_ITEM(node.children, at))
-        Py_INCREF(item)
-        PyList_SET_ITEM(fresh, at, item)
-    return fresh
-
-
-cdef dict _clone_dict(Node node):
-    cdef dict fresh
-    cdef Py_ssize_t at
-    if PyDict_Size(node.template) == 0:
-        return {}
-    fresh = PyDict_Copy(node.template)
-    for at in range(PyTuple_GET_SIZE(node.holes)):
-        PyDict_SetItem(
-            fresh,
-            <object>PyTuple_GET_ITEM(node.holes, at),
-            _clone(<Node>PyTuple_GET_ITEM(node.children, at)),
-        )
-    return fresh
-
-
-cdef object _clone_model(Node node):
-    cdef object kind = node.leaf
-    cdef object fresh = PyType_GenericNew(<type>kind, (), NULL)
-    # As pydantic's own model_construct: the class's __setattr__ is not for this.
-    PyObject_GenericSetAttr(fresh, "__dict__", _clone_dict(node.fields))
-    # A set of names can be in no cycle: the collector need not look at it.
-    names_set = PySet_New(node.names_set)
-    PyObject_GC_UnTrack(<PyObject*>names_set)
-    PyObject_GenericSetAttr(fresh, "__pydantic_fields_set__", names_set)
-    extra = None if node.extra is None else _clone_dict(node.extra)
-    PyObject_GenericSetAttr(fresh, "__pydantic_extra__", extra)
-    PyObject_GenericSetAttr(fresh, "__pydantic_private__", None)
-    return fresh
+include "cloning.pxi"

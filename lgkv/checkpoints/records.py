@@ -177,10 +177,7 @@ def pack_writes(checkpoint_id: str, task_id: str, writes: list[Write]) -> bytes:
         [
             encode_text(checkpoint_id),
             encode_text(task_id),
-            [
-                [w.idx, encode_text(w.task_path), encode_text(w.channel), *w.payload]
-                for w in writes
-            ],
+            [[w.idx, encode_text(w.task_path), encode_text(w.channel), *w.payload] for w in writes],
         ]
     )
 
