@@ -428,3 +428,36 @@ def unpack_numbers(bytes packed not None, Py_ssize_t at) -> list:
             raise ValueError("damaged number in a key")
         numbers.append(number)
     return numbers
+
+
+# --- versions from outside -------------------------------------------------------------------
+
+
+def has_usual_versions(versions) -> bool:
+    """Whether *versions* is a dict of exact str to exact str or int of 64 bits."""
+    cdef PyObject* name = NULL
+    cdef PyObject* version = NULL
+    cdef Py_ssize_t at = 0
+    cdef int overflow = 0
+    if type(versions) is not dict:
+        return False
+    while PyDict_Next(versions, &at, &name, &version):
+        if type(<object>name) is not str:
+            return False
+        if type(<object>version) is not str:
+            if type(<object>version) is not int:
+                return False
+            PyLong_AsLongLongAndOverflow(<object>version, &overflow)
+            if overflow:
+                return False
+    return True
+
+
+def has_usual_seen(seen) -> bool:
+    """Whether *seen* is a dict of exact str to what has usual versions."""
+    if type(seen) is not dict:
+        return False
+    for node, of in seen.items():
+        if type(node) is not str or not has_usual_versions(of):
+            return False
+    return True

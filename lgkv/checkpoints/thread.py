@@ -208,10 +208,10 @@ class ThreadEdit:
             found = channel_names(self.batch, self.number)
             numbers = {name: number for number, name in enumerate(found)}
             self._known.channels = numbers
-        before = len(numbers)
-        for name in names:
-            numbers.setdefault(name, len(numbers))
-        if len(numbers) > before:
+        new = [name for name in names if name not in numbers]
+        if new:
+            for name in new:
+                numbers.setdefault(name, len(numbers))
             self.put(rec.thread_key(self.number, Kind.CHANNELS), rec.pack_channels(list(numbers)))
         return numbers
 

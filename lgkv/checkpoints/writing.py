@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from lgkv._heads import has_usual_seen, has_usual_versions
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import ChannelValues
 from lgkv.checkpoints.heads import ChannelEntry, Head, Versions
@@ -48,7 +49,8 @@ class Parts(NamedTuple):
     """A checkpoint taken apart.
 
     `payload` is its metadata and what else it has. `new` names the channels whose values are
-    new at it; `values` are all that were given.
+    new at it, and `filled` has these values: a channel that has none there is empty. `values`
+    are all that were given.
     """
 
     id: str
@@ -57,14 +59,10 @@ class Parts(NamedTuple):
     payload: Payload
     versions: dict[str, rec.Version]
     new: dict[str, rec.Version]
+    filled: dict[str, Any]
     values: Mapping[str, Any]
     seen: dict[str, dict[str, rec.Version]] | None
     delta: list[str]
-
-    @property
-    def filled(self) -> dict[str, Any]:
-        """The new values, by channel; a channel that is new and not among them is empty."""
-        return {name: self.values[name] for name in self.new if name in self.values}
 
     @property
     def names(self) -> list[str]:
@@ -101,6 +99,7 @@ def take_apart(
         codec.encode_parts([dict(metadata), state]),
         versions,
         new,
+        {name: channels[name] for name in new if name in channels},
         channels,
         seen,
         [name for name in delta if name in versions] if isinstance(delta, Mapping) else [],
@@ -121,15 +120,8 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
     checkpoint, has for the version. Where none has it and the parent is gone, pruned most
     likely, it is what is given after all.
     """
-    kept = {
-        name: entry[2]
-        for name, version in parts.versions.items()
-        if name not in parts.new
-        and (entry := parent.channels.get(name)) is not None
-        and entry[1] == version
-    }
+    kept, lost = _unchanged(parts, parent)
     planned = values.plan(parent.bases, parts.filled)
-    lost = [name for name in parts.versions if name not in kept and name not in parts.new]
     orphaned = parts.parent_id is not None and parent.mark is None
     given = {name: parts.values[name] for name in lost if orphaned and name in parts.values}
     rescued = values.plan({}, given)
@@ -143,15 +135,14 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
                 recent.forget((thread_id, namespace, parts.parent_id))
                 raise BaseMovedError(f"the parent {parts.parent_id!r} is gone, or another")
         numbers = thread.channels(parts.names)
-        packed = dict(kept)
+        packed = kept.copy()
         if lost:
             packed |= _elsewhere(thread, space, parts, {name: numbers[name] for name in lost})
         missing = {name: plan for name, plan in rescued.items() if name not in packed}
-        stored = {
-            name: store_plan(thread, plan.plan, plan.base)
-            for name, plan in (planned | missing).items()
-        }
-        packed |= {name: pack_stored(value) for name, value in stored.items()}
+        stored = {}
+        for name, plan in (planned | missing).items():
+            stored[name] = value = store_plan(thread, plan.plan, plan.base)
+            packed[name] = pack_stored(value)
         entries: dict[str, ChannelEntry] = {
             name: (numbers[name], version, packed.get(name))
             for name, version in parts.versions.items()
@@ -172,6 +163,20 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
         recent.hold((thread_id, namespace, parts.id), stored.checkpoint)
 
     return Change(apply, adopt)
+
+
+def _unchanged(parts: Parts, parent: Parent) -> tuple[dict[str, bytes | None], list[str]]:
+    """Return the values that are the parent's, by channel, and the channels whose are not."""
+    kept: dict[str, bytes | None] = {}
+    lost: list[str] = []
+    for name, version in parts.versions.items():
+        if name not in parts.new:
+            entry = parent.channels.get(name)
+            if entry is not None and entry[1] == version:
+                kept[name] = entry[2]
+            else:
+                lost.append(name)
+    return kept, lost
 
 
 def _elsewhere(
@@ -248,6 +253,9 @@ def check_texts(**texts: Any) -> None:
 def _take_seen(state: dict[str, Any]) -> dict[str, dict[str, rec.Version]] | None:
     """Take `versions_seen` out of a checkpoint if it is of the usual form; else leave it in."""
     seen = state.get("versions_seen")
+    if has_usual_seen(seen):
+        del state["versions_seen"]
+        return seen
     if type(seen) is not dict:
         return None
     for node, of in seen.items():
@@ -265,6 +273,8 @@ def _numbered(versions: Mapping[str, rec.Version], numbers: Mapping[str, int]) -
 
 
 def _checked_versions(versions: Mapping[Any, Any]) -> dict[str, rec.Version]:
+    if has_usual_versions(versions):
+        return dict(versions)
     for channel, version in versions.items():
         if (
             not isinstance(channel, str)

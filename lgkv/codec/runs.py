@@ -82,6 +82,8 @@ def bounded(runs: list[Run], values: list[Any], extents: Sequence[Extent]) -> li
     stored anew, as one: so each element is stored again O(log) times, however often a list
     forks. If that does not help, all is.
     """
+    if len(runs) * max(len(extents), 1) <= MAX_EXTENTS:  # for each lies in no more than all
+        return runs
     spans = [span for run in runs for span in _spans(run, extents)]
     if len(spans) <= MAX_EXTENTS:
         return runs

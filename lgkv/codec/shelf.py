@@ -56,7 +56,8 @@ class _Entries:
 class Shelf:
     """An LRU of nodes. Safe to use from any thread.
 
-    `owner` in the keys tells threads of conversation and codecs apart.
+    `owner` in the keys tells threads of conversation and codecs apart. Nodes keep what callers
+    have had, so they are let go of outside the lock: that may run code of the caller's.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -83,11 +84,13 @@ class Shelf:
 
     def hold(self, owner: Hashable, chain: int, first: int, nodes: Sequence[Node]) -> None:
         """Hold the nodes of elements of a chain from `first` on, in place of older ones."""
+        gone: list[object] = []
         with self._lock:
             book = self._books.pop((owner, chain), None)
             if book is not None:
                 self.weight -= book.weight
             if not isinstance(book, _Book) or not book.make_room(first, first + len(nodes)):
+                gone.append(book)
                 book = _Book(first)
                 book.make_room(first, first + len(nodes))
             for at, node in enumerate(nodes, first - book.first):
@@ -95,7 +98,8 @@ class Shelf:
                 if old is None or (node.decoded and not old.decoded):
                     book.weight += node.weight - (0 if old is None else old.weight)
                     book.nodes[at] = node
-            self._add((owner, chain), book)
+                    gone.append(old)
+            self._add((owner, chain), book, gone)
 
     def entries(self, owner: Hashable, extents: Sequence[Extent]) -> dict[str, Node] | None:
         """Return the nodes of a dict's values by key, or None; the caller may not change it."""
@@ -110,26 +114,31 @@ class Shelf:
         self, owner: Hashable, extents: Sequence[Extent], entries: dict[str, Node]
     ) -> None:
         """Hold the nodes of a dict's values at the version that `extents` are."""
+        gone: list[object] = []
         weight = ENTRY_BYTES + sum(node.weight + 2 * SLOT_BYTES for node in entries.values())
         with self._lock:
             old = self._books.pop((owner, tuple(extents)), None)
             if old is not None:
                 self.weight -= old.weight
-            self._add((owner, tuple(extents)), _Entries(entries, weight))
+                gone.append(old)
+            self._add((owner, tuple(extents)), _Entries(entries, weight), gone)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._books.clear()
+            gone, self._books = self._books, OrderedDict()
             self.weight = 0
+        gone.clear()
 
     def after_fork_in_child(self) -> None:
         """Give the child a lock of its own."""
         self._lock = threading.Lock()
 
-    def _add(self, key: Hashable, book: _Book | _Entries) -> None:
+    def _add(self, key: Hashable, book: _Book | _Entries, gone: list[object]) -> None:
+        """Add a book; whatever has to make room goes to `gone`."""
         self._books[key] = book
         self.weight += book.weight
         while self.weight > self._limit and self._books:
             _, evicted = self._books.popitem(last=False)
             self.weight -= evicted.weight
+            gone.append(evicted)

@@ -63,10 +63,15 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     ) -> None:
         super().__init__(serde=serde or StrictSerializer(allowed_types))
         self._db = db
+        self._bound: tuple[SerializerProtocol, Checkpoints] | None = None
 
     @property
     def _checkpoints(self) -> Checkpoints:
-        return self._db.checkpoints.with_codec(SerdeCodec(self.serde))
+        bound = self._bound
+        if bound is None or bound[0] is not self.serde:  # which anybody may replace
+            checkpoints = self._db.checkpoints.with_codec(SerdeCodec(self.serde))
+            bound = self._bound = self.serde, checkpoints
+        return bound[1]
 
     def with_allowlist(
         self, extra_allowlist: Collection[tuple[str, ...]]
