@@ -54,8 +54,12 @@ class Gate:
         Raises:
             WriteLockTimeoutError: It was not free within `timeout_s` seconds.
         """
-        breaking = self._take_break()
         began = time.monotonic()
+        breaking = False
+        if began - self._left_at > self._BREAK_S:
+            self._turn_began = began
+        elif began - self._turn_began >= self._turn_s:
+            breaking, began = True, self._take_break()
         if self._try():
             if breaking:
                 self._turn_s = min(2 * self._turn_s, self._LONGEST_TURN_S)
@@ -79,17 +83,11 @@ class Gate:
             "end its long write, or open with a larger lock_timeout_s"
         )
 
-    def _take_break(self) -> bool:
-        """Stay away once a turn is over, so that others come in; return whether that was so."""
-        now = time.monotonic()
-        if now - self._left_at > self._BREAK_S:
-            self._turn_began = now
-            return False
-        if now - self._turn_began < self._turn_s:
-            return False
+    def _take_break(self) -> float:
+        """Stay away after a turn, so that others come in; return when the next one begins."""
         time.sleep(self._BREAK_S)
         self._turn_began = time.monotonic()
-        return True
+        return self._turn_began
 
     def release(self) -> None:
         """Let the next writer in."""
