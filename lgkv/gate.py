@@ -46,7 +46,8 @@ class Gate:
         self._path = path
         self._turn_s = self._TURN_S
         self._turn_began = self._left_at = -math.inf
-        self._descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        """Of the data file."""
 
     def acquire(self, timeout_s: float) -> float:
         """Take the gate; return the seconds that others had it, 0 if it was free.
@@ -93,22 +94,22 @@ class Gate:
         """Let the next writer in."""
         self._left_at = time.monotonic()
         if sys.platform == "win32":
-            os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
-            msvcrt.locking(self._descriptor, msvcrt.LK_UNLCK, 1)
+            os.lseek(self.descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
+            msvcrt.locking(self.descriptor, msvcrt.LK_UNLCK, 1)
         else:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the descriptor, which releases the gate too."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def _try(self) -> bool:
         try:
             if sys.platform == "win32":
-                os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
-                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
+                os.lseek(self.descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
+                msvcrt.locking(self.descriptor, msvcrt.LK_NBLCK, 1)
             else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 return False

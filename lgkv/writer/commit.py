@@ -19,6 +19,7 @@ from lgkv.errors import CommitFailedError, MapFullError
 from lgkv.gate import Gate
 from lgkv.snapshot import State
 from lgkv.writer.changes import Change, Pending
+from lgkv.writer.headroom import Headroom
 
 __all__ = ["Committer", "WriterFigures"]
 
@@ -69,6 +70,7 @@ class Committer:
         self.applier: int | None = None
         """The thread that runs it."""
         self._gate: Gate | None = None
+        self._headroom = Headroom()
         self._memo: dict[Any, Any] = {}
         self._state: State | None = None
         self._known_as_of = -1
@@ -207,6 +209,8 @@ class Committer:
         return waiting[at:]
 
     def _begin(self) -> tuple[Batch, Any]:
+        if self._headroom.is_due and self._gate is not None:
+            self._headroom.keep(self._gate.descriptor, self._env.info())
         txn, databases = self._env.begin_write(self)
         try:
             env = self._env
@@ -276,6 +280,7 @@ class Committer:
         took = time.perf_counter() - began
         self._known_as_of, self._state = number, batch.state
         self.last_flush_s = took
+        self._headroom.use(batch.written)
         figures = self.figures
         figures.commits += 1
         figures.changes += changes
