@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from lgkv.layout import STATE_KEY, Table, open_record, seal_record
-from lgkv.snapshot import Snapshot, State
+from lgkv.snapshot import Sharing, Snapshot, State
 
 __all__ = ["Batch"]
 
@@ -32,6 +33,19 @@ class Batch(Snapshot):
 
     written: int
     """The bytes of the records that were put so far."""
+
+    def __init__(
+        self,
+        sharing: Sharing,
+        tell: Callable[[BaseException], None],
+        txn: Any,
+        databases: dict[Table, Any],
+        *,
+        compress: bool,
+    ) -> None:
+        self._sharing, self._tell, self.owner = sharing, tell, None
+        self._txn, self._databases = txn, databases
+        self._compress, self.written = compress, 0
 
     def __del__(self) -> None:
         """Leave nothing: who began the transaction ends the use of the map."""

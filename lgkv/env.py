@@ -28,17 +28,8 @@ from lgkv.errors import (
     ReadOnlyError,
     StorageError,
 )
-from lgkv.layout import (
-    FORMAT_VERSION,
-    KNOWN_FEATURES,
-    MAGIC,
-    META_KEY,
-    STATE_KEY,
-    Table,
-    decode_plain,
-    encode_plain,
-    seal_record,
-)
+from lgkv.layout import META_KEY, STATE_KEY, Table, seal_record
+from lgkv.meta import check_meta, new_meta
 from lgkv.snapshot import Sharing, Snapshot, State
 
 __all__ = ["Environment", "Options", "Snapshot", "State", "prepare", "translate"]
@@ -89,7 +80,7 @@ class Environment:
         try:
             self.stale_readers += self._clear_stale_readers()
             with self.snapshot() as snapshot:
-                self.file_id = _check_meta(snapshot, path)
+                self.file_id = check_meta(snapshot.get(Table.MAIN, META_KEY), path)
         except BaseException as error:
             self._lmdb.close()
             if isinstance(error, lmdb.Error):
@@ -152,8 +143,13 @@ class Environment:
 
     def check(self) -> None:
         """Raise unless the file is open, sound, and still the one at its path."""
-        self.check_open()
-        if file_id(self.path) != self.identity:
+        if self._closed or self._failure is not None:
+            self.check_open()
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self.identity:
             raise StorageError(
                 f"the file at {self.path!r} was replaced or removed while it was open: "
                 "open it again"
@@ -329,7 +325,6 @@ def _verify(path: str) -> list[str]:
 def _fill(path: str) -> None:
     """Make a new, empty lgkv file at `path`, which nobody else knows yet."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
-    meta = {"magic": MAGIC, "format": FORMAT_VERSION, "features": 0, "file_id": os.urandom(16)}
     try:
         with lmdb.open(
             path, map_size=1 << 20, subdir=False, max_dbs=len(TABLES), lock=False, lib_version=0
@@ -337,7 +332,7 @@ def _fill(path: str) -> None:
             for table in TABLES:
                 env.open_db(table.label.encode())
             with env.begin(write=True) as txn:
-                for key, body in ((META_KEY, encode_plain(meta)), (STATE_KEY, State().pack())):
+                for key, body in ((META_KEY, new_meta()), (STATE_KEY, State().pack())):
                     txn.put(key, seal_record(Table.MAIN, key, body))
     except lmdb.Error as error:
         raise translate(error, path) from error
@@ -403,26 +398,3 @@ def _open_tables(env: Any, path: str) -> dict[Table, Any]:
         raise InvalidInputError(
             f"{path!r} is an LMDB file, but not one of lgkv's: name another"
         ) from None
-
-
-def _check_meta(snapshot: Snapshot, path: str) -> bytes:
-    """Return the file's id once its format is known to be readable."""
-    body = snapshot.get(Table.MAIN, META_KEY)
-    try:
-        meta = None if body is None else decode_plain(body)
-    except ValueError as error:
-        raise CorruptionError("main", META_KEY, str(error)) from None
-    if not isinstance(meta, dict) or meta.get("magic") != MAGIC:
-        raise InvalidInputError(f"{path!r} is an LMDB file, but not one of lgkv's: name another")
-    found, features, identity = meta.get("format"), meta.get("features"), meta.get("file_id")
-    if found != FORMAT_VERSION:
-        newer = isinstance(found, int) and found > FORMAT_VERSION
-        remedy = "upgrade lgkv to read it" if newer else "read it with the lgkv that wrote it"
-        raise FormatVersionError(f"format {found}", f"format {FORMAT_VERSION}", remedy)
-    if not isinstance(features, int) or not isinstance(identity, bytes):
-        raise CorruptionError("main", META_KEY, "the record does not have its fields")
-    if features & ~KNOWN_FEATURES:
-        raise FormatVersionError(
-            f"features {features:#x}", f"features {KNOWN_FEATURES:#x}", "upgrade lgkv to read it"
-        )
-    return identity

@@ -46,7 +46,8 @@ class Gate:
         self._path = path
         self._turn_s = self._TURN_S
         self._turn_began = self._left_at = -math.inf
-        self._descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        self.descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        """Of the data file."""
 
     def acquire(self, timeout_s: float) -> float:
         """Take the gate; return the seconds that others had it, 0 if it was free.
@@ -54,8 +55,12 @@ class Gate:
         Raises:
             WriteLockTimeoutError: It was not free within `timeout_s` seconds.
         """
-        breaking = self._take_break()
         began = time.monotonic()
+        breaking = False
+        if began - self._left_at > self._BREAK_S:
+            self._turn_began = began
+        elif began - self._turn_began >= self._turn_s:
+            breaking, began = True, self._take_break()
         if self._try():
             if breaking:
                 self._turn_s = min(2 * self._turn_s, self._LONGEST_TURN_S)
@@ -79,38 +84,32 @@ class Gate:
             "end its long write, or open with a larger lock_timeout_s"
         )
 
-    def _take_break(self) -> bool:
-        """Stay away once a turn is over, so that others come in; return whether that was so."""
-        now = time.monotonic()
-        if now - self._left_at > self._BREAK_S:
-            self._turn_began = now
-            return False
-        if now - self._turn_began < self._turn_s:
-            return False
+    def _take_break(self) -> float:
+        """Stay away after a turn, so that others come in; return when the next one begins."""
         time.sleep(self._BREAK_S)
         self._turn_began = time.monotonic()
-        return True
+        return self._turn_began
 
     def release(self) -> None:
         """Let the next writer in."""
         self._left_at = time.monotonic()
         if sys.platform == "win32":
-            os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
-            msvcrt.locking(self._descriptor, msvcrt.LK_UNLCK, 1)
+            os.lseek(self.descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
+            msvcrt.locking(self.descriptor, msvcrt.LK_UNLCK, 1)
         else:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the descriptor, which releases the gate too."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def _try(self) -> bool:
         try:
             if sys.platform == "win32":
-                os.lseek(self._descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
-                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
+                os.lseek(self.descriptor, self._WINDOWS_OFFSET, os.SEEK_SET)
+                msvcrt.locking(self.descriptor, msvcrt.LK_NBLCK, 1)
             else:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
                 return False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from lgkv.errors import CorruptionError
@@ -39,11 +39,14 @@ class State:
 
     def copy(self) -> State:
         """Return the same counters, which count on by themselves."""
-        return State.unpack(self.pack())
+        return State(*self._counters())
 
     def pack(self) -> bytes:
         """Return the state as a record's body."""
-        return _STATE.pack(
+        return _STATE.pack(*self._counters())
+
+    def _counters(self) -> tuple[int, ...]:
+        return (
             self.commit,
             self.names_epoch,
             self.threads,
@@ -70,6 +73,9 @@ class Sharing:
     A use is known by an object that lives as long as it. A KeyboardInterrupt can come between
     any two lines, and must not leave a use behind that others wait for: so leaving is one
     step, may be repeated, and a thread never waits for itself.
+
+    Who enters says so before looking whether another is alone, and who becomes alone says so
+    before looking who is inside: one of the two sees the other, and no lock is needed for that.
     """
 
     _FIRST_PAUSE_S: Final = 0.00005
@@ -83,8 +89,14 @@ class Sharing:
 
     def enter(self, user: object) -> None:
         """Begin a use; waits while another thread is alone."""
-        me = threading.get_ident()
+        me = get_ident()
+        self._users[id(user)] = me
+        if self._alone is not None and self._alone != me:
+            self._enter_after(user, me)
+
+    def _enter_after(self, user: object, me: int) -> None:
         with self._lock:
+            self.leave(user)
             while self._alone not in (None, me) and me not in list(self._users.values()):
                 self._ended.wait()
             self._users[id(user)] = me
@@ -95,7 +107,7 @@ class Sharing:
 
     def become_alone(self) -> None:
         """Wait until no other thread uses the map, and let none begin."""
-        me, pause = threading.get_ident(), self._FIRST_PAUSE_S
+        me, pause = get_ident(), self._FIRST_PAUSE_S
         try:
             with self._lock:
                 while self._alone not in (None, me):
@@ -115,7 +127,11 @@ class Sharing:
         try:
             if self._alone is not None or self._users:
                 return False
-            self._alone = threading.get_ident()
+            self._alone = get_ident()
+            if self._users:  # somebody has just entered, and may not have seen it
+                self._alone = None
+                self._ended.notify_all()
+                return False
         finally:
             self._lock.release()
         return True
@@ -123,7 +139,7 @@ class Sharing:
     def end_alone(self) -> None:
         """Let others begin again."""
         with self._lock:
-            if self._alone == threading.get_ident():
+            if self._alone == get_ident():
                 self._alone = None
                 self._ended.notify_all()
 
@@ -156,8 +172,9 @@ class Snapshot:
             self._tell(error)
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):
-            self._sharing.leave(self)  # for one that an interruption kept from its `with`
+        sharing: Sharing | None = getattr(self, "_sharing", None)
+        if sharing is not None:
+            sharing.leave(self)  # for one that an interruption kept from its `with`
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the body under `key`, or None."""

@@ -19,6 +19,7 @@ from lgkv.errors import CommitFailedError, MapFullError
 from lgkv.gate import Gate
 from lgkv.snapshot import State
 from lgkv.writer.changes import Change, Pending
+from lgkv.writer.headroom import Headroom
 
 __all__ = ["Committer", "WriterFigures"]
 
@@ -66,8 +67,10 @@ class Committer:
         self.last_flush_s = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
-        self._applier: int | None = None
+        self.applier: int | None = None
+        """The thread that runs it."""
         self._gate: Gate | None = None
+        self._headroom = Headroom()
         self._memo: dict[Any, Any] = {}
         self._state: State | None = None
         self._known_as_of = -1
@@ -78,7 +81,11 @@ class Committer:
         What became of each of the others is in it afterwards. Nothing is raised.
         """
         try:
-            return self._commit_behind_gate(waiting)
+            self._enter_gate()
+            try:
+                return self._commit_and_grow(waiting)
+            finally:
+                self._leave_gate()
         except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
             self._fail_all(waiting, self._typed(error))
             return []
@@ -116,13 +123,6 @@ class Committer:
         return error
 
     # --- the steps of a commit ---
-
-    def _commit_behind_gate(self, waiting: list[Pending]) -> list[Pending]:
-        self._enter_gate()
-        try:
-            return self._commit_and_grow(waiting)
-        finally:
-            self._leave_gate()
 
     def _enter_gate(self) -> float:
         """Take the gate; return the seconds that others had it."""
@@ -170,10 +170,19 @@ class Committer:
         logger.info("the map of %s was full and has grown", self._env.path)
 
     def _commit_once(self, waiting: list[Pending]) -> list[Pending]:
+        """Commit what fits; where one of several fails, begin again, to tell it from the others.
+
+        A nested transaction for each costs copies of pages, and hardly ever does one fail.
+        """
+        left = self._try_once(waiting, nested=False)
+        return self._try_once(waiting, nested=True) or [] if left is None else left
+
+    def _try_once(self, waiting: list[Pending], *, nested: bool) -> list[Pending] | None:
+        """Commit what fits; return the others, or None: a change has failed that was not nested."""
         batch, txn = self._begin()
         done: list[tuple[Pending, Any]] = []
         failed: list[tuple[Pending, BaseException]] = []
-        at = 0
+        at = changes = 0
         try:
             for pending in waiting:
                 if batch.written > BATCH_BYTES:
@@ -182,13 +191,16 @@ class Committer:
                 if not pending.start():
                     continue
                 try:
-                    done.append((pending, self._apply(batch, pending, nested=len(waiting) > 1)))
+                    done.append((pending, self._apply(batch, pending, nested=nested)))
                 except (lmdb.MapFullError, MemoryError):
                     raise
                 except Exception as error:  # noqa: BLE001  it reaches its caller
+                    if len(waiting) > 1 and not nested:
+                        return None
                     batch.memo.clear()
                     failed.append((pending, error))
-            changes = sum(pending.change is not None for pending, _ in done)
+                else:
+                    changes += pending.change is not None
             if changes:
                 self._flush(batch, changes)
         finally:
@@ -197,13 +209,13 @@ class Committer:
         return waiting[at:]
 
     def _begin(self) -> tuple[Batch, Any]:
+        if self._headroom.is_due and self._gate is not None:
+            self._headroom.keep(self._gate.descriptor, self._env.info())
         txn, databases = self._env.begin_write(self)
         try:
-            batch = Batch(self._env.sharing, self._env.tell)
-            batch.begin(txn, databases)
+            env = self._env
+            batch = Batch(env.sharing, env.tell, txn, databases, compress=env.options.compression)
             self._recall(batch, txn.id())
-            batch.written = 0
-            batch._compress = self._env.options.compression  # noqa: SLF001
         except BaseException:
             txn.abort()
             raise
@@ -223,17 +235,17 @@ class Committer:
         change = pending.change
         if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
             return None
-        self.applying, self._applier = batch, threading.get_ident()
+        self.applying, self.applier = batch, threading.get_ident()
         try:
             if nested:
                 return self._apply_nested(batch, change)
             return change.apply(batch)  # a failure aborts the whole transaction, all its own
         finally:
-            self.applying = self._applier = None
+            self.applying = self.applier = None
 
     def is_applying(self) -> bool:
         """Whether the caller is within a change."""
-        return self._applier == threading.get_ident()
+        return self.applier == threading.get_ident()
 
     def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
         outer, state = batch._txn, batch.state.copy()  # noqa: SLF001
@@ -268,11 +280,12 @@ class Committer:
         took = time.perf_counter() - began
         self._known_as_of, self._state = number, batch.state
         self.last_flush_s = took
+        self._headroom.use(batch.written)
         figures = self.figures
         figures.commits += 1
         figures.changes += changes
-        figures.largest_batch = max(figures.largest_batch, changes)
         figures.flush_seconds += took
+        figures.largest_batch = max(figures.largest_batch, changes)
         figures.longest_flush_seconds = max(figures.longest_flush_seconds, took)
 
     def _decide(

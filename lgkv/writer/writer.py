@@ -85,6 +85,7 @@ class Writer:
         Raises:
             WriteLockTimeoutError: Others wrote for longer than `lock_timeout_s`.
         """
+        self._check()
         return cast("T", self._do(Pending(change)))
 
     def submit(self, change: Change[T]) -> Future[T]:
@@ -107,6 +108,7 @@ class Writer:
     def flush(self) -> None:
         """Return once everything that was acknowledged, or queued, before is durable."""
         if self._queue or self._turn.locked() or self.unflushed:
+            self._check()
             self._do(Pending(None))
 
     def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
@@ -126,7 +128,6 @@ class Writer:
         return None
 
     def _do(self, pending: Pending) -> Any:
-        self._check()
         if self._may_commit_here():
             with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
                 self._check_open()
@@ -137,11 +138,12 @@ class Writer:
         return pending.outcome()
 
     def _may_commit_here(self) -> bool:
-        if self._commits.is_applying():
+        me = threading.get_ident()
+        if self._commits.applier == me:
             raise InvalidInputError(
                 "a change cannot wait for another one: write from outside of it"
             )
-        if self.is_own_thread():  # which cannot wait for itself
+        if self._thread is not None and self._thread.ident == me:  # it cannot wait for itself
             return True
         # With "interval" LMDB's lock belongs to the writer thread.
         return not (self.lazy or self._queue or self._turn.locked() or self._crowded)

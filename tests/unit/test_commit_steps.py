@@ -17,7 +17,7 @@ from lgkv.gate import Gate
 from lgkv.writer import Change
 from lgkv.writer.commit import Committer
 from tests.invariants import structural_damage
-from tests.unit.changes import names, outcome, putting, queueing, state
+from tests.unit.changes import failing, names, outcome, putting, queueing, state
 
 STEPS = {
     "before the gate": (Committer, "_enter_gate", "before"),
@@ -99,9 +99,14 @@ def test_failure_ends_every_change_and_leaves_the_file_whole(
     step: tuple[type, str, str],
     error: BaseException,
 ) -> None:
+    changes = [putting(b"%d" % number) for number in range(CHANGES)]
+    if step[1] == "begin_nested":  # which is for batches in which a change fails
+        changes.append(failing(ZeroDivisionError()))
     with failing_once(monkeypatch, step, error) as happened:
-        results = write_together(db, [putting(b"%d" % number) for number in range(CHANGES)])
+        results = write_together(db, changes)
     assert happened
+    if step[1] == "begin_nested":
+        assert isinstance(results.pop(), (ZeroDivisionError, LgkvError, MemoryError))
     assert all(result is None or is_typed(result, step) for result in results)
     written = [b"%d" % number for number, result in enumerate(results) if result is None]
     assert found_again(db) == sorted([*written, b"after", b"before"])
@@ -171,14 +176,14 @@ def test_commit_that_fails_on_the_disk_closes_the_file(
 def test_map_that_cannot_grow_is_told_to_every_caller_it_concerns(
     db: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise lmdb.MapFullError("full")
 
     def grow(_: Environment) -> None:
         raise StorageError("no more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Committer, "_apply_nested", full)
+        patch.setattr(Committer, "_apply", full)
         patch.setattr(Environment, "grow", grow)
         results = write_together(db, [putting(b"%d" % number) for number in range(CHANGES)])
         patch.setattr(Committer, "_begin", full)

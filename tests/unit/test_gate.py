@@ -117,7 +117,7 @@ class TestGate:
 
     def test_descriptor_is_not_inherited_by_programs(self, path: str) -> None:
         gate = Gate(path)
-        assert not os.get_inheritable(gate._descriptor)
+        assert not os.get_inheritable(gate.descriptor)
         gate.close()
 
 

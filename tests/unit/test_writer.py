@@ -246,6 +246,43 @@ class TestBatches:
         assert state(db) == State(commit=1, threads=20)
         assert len(names(db)) == 20
 
+    def test_batch_without_a_failure_needs_no_nested_transaction(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        nested: list[object] = []
+        nest = Environment.begin_nested
+
+        def count(self: Environment, parent: Any) -> Any:
+            nested.append(parent)
+            return nest(self, parent)
+
+        monkeypatch.setattr(Environment, "begin_nested", count)
+        together(db, *(putting(b"%d" % number) for number in range(5)))
+        assert nested == []
+        together(db, putting(b"5"), failing(ValueError()), putting(b"6"))
+        assert len(nested) == 3
+
+    def test_batch_that_is_begun_again_finds_what_it_found_at_first(self, db: Connection) -> None:
+        found: list[tuple[int, dict[Any, Any]]] = []
+
+        def noting(name: bytes) -> Change[None]:
+            def apply(batch: Batch) -> None:
+                found.append((batch.state.threads, dict(batch.memo)))
+                batch.memo[name] = name
+                putting(name).apply(batch)
+
+            return Change(apply)
+
+        db.commit(noting(b"a"))
+        together(db, noting(b"b"), failing(ValueError()), noting(b"c"))
+        assert found == [
+            (0, {}),
+            (1, {b"a": b"a"}),
+            (1, {}),  # begun again: nothing that it remembers is certain
+            (2, {}),
+        ]
+        assert (names(db), state(db).threads) == ([b"a", b"b", b"c"], 3)
+
     def test_changes_that_come_while_one_is_flushed_share_the_next_flush(
         self, db: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
