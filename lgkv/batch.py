@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from lgkv.layout import STATE_KEY, Table, open_record, seal_record
-from lgkv.snapshot import Sharing, Snapshot, State
+from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 
 __all__ = ["Batch"]
 
@@ -17,7 +17,7 @@ LARGE_RECORD_BYTES: Final = 1000
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
 
-    __slots__ = ("_compress", "memo", "state", "written")
+    __slots__ = ("_compress", "mark_put", "memo", "state", "written")
 
     _compress: bool
     """Whether records are compressed where it pays."""
@@ -33,6 +33,9 @@ class Batch(Snapshot):
 
     written: int
     """The bytes of the records that were put so far."""
+
+    mark_put: bytes
+    """The mark of the record that `put` or `put_new` has stored last."""
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Batch(Snapshot):
         """
         record = seal_record(table, key, body, compress=compress and self._compress)
         self.written += len(record)
+        self.mark_put = record[-MARK_BYTES:]
         database = self._databases[table]
         if self._txn.put(key, record, overwrite=False, db=database):
             return len(key) + len(record)
@@ -82,9 +86,19 @@ class Batch(Snapshot):
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""
         record = seal_record(table, key, body, compress=self._compress)
         self.written += len(record)
+        self.mark_put = record[-MARK_BYTES:]
         if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
             return len(key) + len(record)
         return 0
+
+    def put_over(self, table: Table, key: bytes, body: bytes, old_bytes: int) -> int:
+        """Store `body` in place of a record of so many bytes, 0 for none; return the new one's."""
+        record = seal_record(table, key, body, compress=self._compress)
+        self.written += len(record)
+        if old_bytes > len(record) and old_bytes > LARGE_RECORD_BYTES:
+            self._txn.delete(key, db=self._databases[table])  # see `put`
+        self._txn.put(key, record, db=self._databases[table])
+        return len(record)
 
     def set(self, table: Table, key: bytes, body: bytes, old_bytes: int = 0) -> None:
         """Store `body` under `key`, uncompressed unless it is large.

@@ -189,6 +189,10 @@ class Snapshot:
         record: memoryview | None = self._txn.get(key, None, self._databases[table])
         return record
 
+    def size(self, table: Table, key: bytes) -> int:
+        """Return the bytes of the record under `key`, 0 if there is none."""
+        return len(self._txn.get(key, b"", self._databases[table]))
+
     def get_marked(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """Return the body under `key` and the record's mark, or None."""
         record = self._txn.get(key, None, self._databases[table])

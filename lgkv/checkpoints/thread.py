@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from lgkv.checkpoints import order
 from lgkv.checkpoints import records as rec
@@ -102,15 +102,34 @@ def namespace_numbers(snapshot: Snapshot, thread: int) -> dict[int, str]:
     return names
 
 
+class End(NamedTuple):
+    """A piece as far as it is known without reading it: its elements, and how large it is.
+
+    `raw_bytes` are those of a MessagePack array, 0 of anything else.
+    """
+
+    first: int
+    size: int
+    raw_bytes: int
+    record_bytes: int
+
+
 @dataclass(slots=True)
 class _Known:
-    """What a batch knows of a thread: as it is in the transaction at this point."""
+    """What a batch knows of a thread: as it is in the transaction at this point.
+
+    `newest` are key and mark of the head that was put last, if it is there. `ends` are the last
+    pieces of chains, the very last one last.
+    """
 
     number: int
     record: rec.ThreadRecord
+    indexed: bool = True
     record_bytes: int = 0
     channels: dict[str, int] | None = None
     namespaces: dict[str, int] = field(default_factory=lambda: {"": ROOT_NAMESPACE})
+    newest: tuple[bytes, bytes] | None = None
+    ends: dict[int, list[End]] = field(default_factory=dict)
 
 
 class ThreadEdit:
@@ -131,7 +150,8 @@ class ThreadEdit:
             if number is None:
                 return None
             record = read_thread(batch, number)
-            known = _Known(number, record, len(record.pack(rec.thread_key(number, Kind.THREAD))))
+            size = len(record.pack(rec.thread_key(number, Kind.THREAD)))
+            known = _Known(number, record, record_bytes=size)
             batch.memo[Table.THREADS, thread_id] = known
         return cls(batch, known)
 
@@ -149,9 +169,9 @@ class ThreadEdit:
     def add(cls, batch: Batch, thread_id: str) -> ThreadEdit:
         """Return a new thread, which `find` did not."""
         now = now_us()
-        known = _Known(add_thread(batch, thread_id), rec.ThreadRecord(thread_id, now, now))
+        record = rec.ThreadRecord(thread_id, now, now)
+        known = _Known(add_thread(batch, thread_id), record, indexed=False)
         batch.memo[Table.THREADS, thread_id] = known
-        batch.set(Table.INDEX, rec.latest_key(None, known.number), b"")
         return cls(batch, known)
 
     @classmethod
@@ -171,6 +191,17 @@ class ThreadEdit:
         self.record.size_bytes += grown
         return bool(grown)
 
+    def put_over(self, key: bytes, body: bytes, old_bytes: int) -> int:
+        """Store a record in place of one of so many bytes, 0 for none; return the new one's."""
+        new_bytes = self.batch.put_over(Table.THREADS, key, body, old_bytes)
+        self.record.size_bytes += new_bytes - old_bytes + (0 if old_bytes else len(key))
+        return new_bytes
+
+    def delete_known(self, key: bytes, old_bytes: int) -> None:
+        """Delete a record of the thread that is there and has so many bytes."""
+        self.batch.discard(Table.THREADS, key)
+        self.record.size_bytes -= len(key) + old_bytes
+
     def delete(self, key: bytes) -> bool:
         """Delete a record of the thread; return whether it was there."""
         freed = self.batch.delete(Table.THREADS, key)
@@ -180,6 +211,11 @@ class ThreadEdit:
     def delete_range(self, prefix: bytes) -> None:
         """Delete the records of the thread whose keys begin with `prefix`."""
         self.record.size_bytes -= self.batch.delete_range(Table.THREADS, prefix)
+
+    @property
+    def ends(self) -> dict[int, list[End]]:
+        """What is known of the ends of chains; who deletes pieces forgets those of their chain."""
+        return self._known.ends
 
     # --- names ---
 
@@ -226,17 +262,28 @@ class ThreadEdit:
         body, frame = self._framed(namespace, head)
         if self.put_new(key, body):
             self.record.checkpoints += 1
+            mark = self.batch.mark_put
             if self.record.carriers:
                 old = self._take_carrier(namespace, head.id)
         else:
             old = self.head(namespace, head.id)
             self.put(key, body)
+            mark = self.batch.mark_put
+        self._known.newest = key, mark
         if old is not None and old.run_id != head.run_id:
             self._unindex_run(namespace, old)
         self.index_run(namespace, head)
         if self.record.latest_id is None or head.id > self.record.latest_id:
             self.record.latest_id = head.id
         return old, frame
+
+    def mark_of(self, namespace: int, checkpoint_id: str) -> bytes | None:
+        """Return the mark of a head, or None."""
+        key = rec.checkpoint_key(self.number, namespace, checkpoint_id)
+        newest = self._known.newest
+        if newest is not None and newest[0] == key:
+            return newest[1]
+        return self.batch.mark(Table.THREADS, key)
 
     def _take_carrier(self, namespace: int, checkpoint_id: str) -> Head | None:
         old = self.head(namespace, checkpoint_id, Kind.CARRIER)
@@ -319,6 +366,7 @@ class ThreadEdit:
 
     def _forget(self, namespace: int, head: Head) -> None:
         self.delete(rec.checkpoint_key(self.number, namespace, head.id))
+        self._known.newest = None
         self.record.checkpoints -= 1
         self._latest_gone |= head.id == self.record.latest_id
 
@@ -332,10 +380,11 @@ class ThreadEdit:
             return
         if self._latest_gone:
             record.latest_id = self._find_latest()
-        if record.latest_id != self._indexed_id:
-            self.batch.discard(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
+        if not self._known.indexed or record.latest_id != self._indexed_id:
+            if self._known.indexed:
+                self.batch.discard(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
             self.batch.set(Table.INDEX, rec.latest_key(record.latest_id, self.number), b"")
-            self._indexed_id = record.latest_id
+            self._indexed_id, self._known.indexed = record.latest_id, True
         key = rec.thread_key(self.number, Kind.THREAD)
         body = record.pack(key)
         self.batch.set(Table.THREADS, key, body, self._known.record_bytes)

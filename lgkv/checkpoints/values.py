@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from lgkv._heads import unpack_numbers
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.thread import ThreadEdit
+from lgkv.checkpoints.thread import End, ThreadEdit
 from lgkv.codec import EMPTY, Payload
 from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Kept, Plan, join_arrays
 from lgkv.codec.runs import MAX_EXTENTS
@@ -35,6 +35,11 @@ __all__ = [
 
 PIECE_BYTES: Final = 15 << 10
 """Neighbouring pieces are merged up to this size: it fills four pages but for a header."""
+
+
+KNOWN_CHAINS: Final = 64
+KNOWN_ENDS: Final = 16
+"""How many last pieces of how many chains of a thread are remembered."""
 
 
 class BaseMovedError(LgkvError):
@@ -200,58 +205,105 @@ def _append(thread: ThreadEdit, extents: list[Extent], fresh: Fresh, *, merge: b
     """Store new elements behind the last extent if its chain ends there, else in a new chain."""
     last = extents[-1] if extents else None
     if last is not None and merge:
-        tail = _last_piece(thread, last.chain)
         end = last.first + last.size
-        if tail is not None and tail.first + tail.size == end:
-            _store_merged(thread, tail, Piece(last.chain, end, fresh.size, fresh.payload))
+        ends = _ends(thread, last.chain)
+        if ends and ends[-1].first + ends[-1].size == end:
+            _store_merged(thread, ends, Piece(last.chain, end, fresh.size, fresh.payload))
             return Extent(last.chain, end, fresh.size)
     thread.batch.state.chains += 1
     chain = thread.batch.state.chains
-    _put_piece(thread, Piece(chain, 0, fresh.size, fresh.payload))
+    _put_piece(thread, Piece(chain, 0, fresh.size, fresh.payload), 0)
     return Extent(chain, 0, fresh.size)
 
 
-def _store_merged(thread: ThreadEdit, tail: Piece | None, new: Piece) -> None:
-    """Store `new` behind `tail`, as one with the small pieces before it.
+def _store_merged(thread: ThreadEdit, ends: list[End], new: Piece) -> None:
+    """Store `new` behind the last of `ends`, as one with the small pieces before it.
 
     A piece takes in its neighbour while that one is at most twice its size, so that each
     element is written again O(log) times until its piece is full.
     """
-    while tail is not None and _mergeable(tail, new):
-        thread.delete(piece_key(thread.number, new.chain, new.first))
-        raw = join_arrays([(tail.payload[1], tail.size), (new.payload[1], new.size)])
-        new = Piece(new.chain, tail.first, tail.size + new.size, (MSGPACK, raw))
-        tail = _piece_before(thread, new)
-    _put_piece(thread, new)
+    old_bytes = 0
+    if not ends[-1].size:  # the empty piece, which stands where `new` will
+        old_bytes = ends.pop().record_bytes
+    while (tail := _last_end(thread, ends, new)) is not None and _mergeable(tail, new):
+        if old_bytes:
+            thread.delete_known(piece_key(thread.number, new.chain, new.first), old_bytes)
+        whole = _read_piece(thread, new.chain, ends.pop())
+        raw = join_arrays([(whole.payload[1], whole.size), (new.payload[1], new.size)])
+        new = Piece(new.chain, whole.first, whole.size + new.size, (MSGPACK, raw))
+        old_bytes = tail.record_bytes
+    _put_piece(thread, new, old_bytes)
 
 
-def _mergeable(tail: Piece, new: Piece) -> bool:
-    small, large = len(tail.payload[1]), len(new.payload[1])
+def _mergeable(tail: End, new: Piece) -> bool:
+    small, large = tail.raw_bytes, len(new.payload[1])
     return (
-        tail.payload[0] == new.payload[0] == MSGPACK
+        small > 0
+        and new.payload[0] == MSGPACK
         and small <= 2 * large
         and small + large <= PIECE_BYTES
     )
 
 
-def _put_piece(thread: ThreadEdit, piece: Piece) -> None:
+def _put_piece(thread: ThreadEdit, piece: Piece, old_bytes: int) -> None:
+    """Store a piece, the last of its chain, in place of a record of so many bytes, 0 for none."""
     key = piece_key(thread.number, piece.chain, piece.first)
-    thread.put(key, _pack_piece(piece.size, piece.payload))
+    record_bytes = thread.put_over(key, _pack_piece(piece.size, piece.payload), old_bytes)
+    if len(thread.ends) >= KNOWN_CHAINS:
+        thread.ends.clear()
+    ends = thread.ends.setdefault(piece.chain, [])
+    ends.append(_end_of(piece, record_bytes))
+    del ends[:-KNOWN_ENDS]
 
 
-def _last_piece(thread: ThreadEdit, chain: int) -> Piece | None:
+def _end_of(piece: Piece, record_bytes: int) -> End:
+    kind, raw = piece.payload
+    return End(piece.first, piece.size, len(raw) if kind == MSGPACK else 0, record_bytes)
+
+
+def _ends(thread: ThreadEdit, chain: int) -> list[End]:
+    """Return what is known of the last pieces of a chain, at least the last if there is one."""
+    ends = thread.ends.get(chain)
+    if ends is None:
+        found = _end_before(thread, chain, None)
+        ends = [] if found is None else [found]
+        if len(thread.ends) >= KNOWN_CHAINS:
+            thread.ends.clear()
+        thread.ends[chain] = ends
+    return ends
+
+
+def _last_end(thread: ThreadEdit, ends: list[End], new: Piece) -> End | None:
+    """Return the piece before `new`."""
+    if not ends and new.first:
+        found = _end_before(thread, new.chain, new.first)
+        if found is not None:
+            ends.append(found)
+    return ends[-1] if ends else None
+
+
+def _end_before(thread: ThreadEdit, chain: int, before: int | None) -> End | None:
+    """Read the last piece of a chain that begins below an element."""
     prefix = chain_prefix(thread.number, chain)
-    for key, body in thread.batch.scan(Table.THREADS, prefix, reverse=True):
-        return _unpack_piece(key, prefix, chain, body)
+    stop = None if before is None else prefix + pack_uint(before)
+    for key in thread.batch.keys(Table.THREADS, prefix, stop=stop, reverse=True):
+        body, record_bytes = (
+            thread.batch.get(Table.THREADS, key),
+            thread.batch.size(Table.THREADS, key),
+        )
+        if body is not None:
+            return _end_of(_unpack_piece(key, prefix, chain, body), record_bytes)
     return None
 
 
-def _piece_before(thread: ThreadEdit, piece: Piece) -> Piece | None:
-    prefix = chain_prefix(thread.number, piece.chain)
-    stop = prefix + pack_uint(piece.first)
-    for key, body in thread.batch.scan(Table.THREADS, prefix, stop=stop, reverse=True):
-        return _unpack_piece(key, prefix, piece.chain, body)
-    return None
+def _read_piece(thread: ThreadEdit, chain: int, end: End) -> Piece:
+    prefix = chain_prefix(thread.number, chain)
+    key = prefix + pack_uint(end.first)
+    body = thread.batch.get(Table.THREADS, key)
+    piece = None if body is None else _unpack_piece(key, prefix, chain, body)
+    if piece is None or piece.size != end.size:
+        raise CorruptionError(Table.THREADS.label, key, "a piece is not as it was stored")
+    return piece
 
 
 # --- freeing -------------------------------------------------------------------------------
@@ -277,6 +329,7 @@ def free_pieces(
 def _free_chain(thread: ThreadEdit, chain: int, wanted: list[tuple[int, int]]) -> None:
     """Delete the pieces of a chain that have nothing of the runs `wanted`, which are sorted."""
     prefix = chain_prefix(thread.number, chain)
+    thread.ends.pop(chain, None)
     if not wanted:
         thread.delete_range(prefix)
         return
@@ -295,4 +348,4 @@ def _free_chain(thread: ThreadEdit, chain: int, wanted: list[tuple[int, int]]) -
     if unused and unused[-1] is pieces[-1]:
         # An empty piece keeps the chain's end: a number is never another element's.
         end = unused[-1].first + unused[-1].size
-        _put_piece(thread, Piece(chain, end, 0, EMPTY))
+        _put_piece(thread, Piece(chain, end, 0, EMPTY), 0)

@@ -129,11 +129,10 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
     def apply(batch: Batch) -> Stored:
         thread = ThreadEdit.find_or_add(batch, thread_id)
         space = thread.namespace(namespace)
-        if parent.mark is not None and parts.parent_id is not None:
-            key = rec.checkpoint_key(thread.number, space, parts.parent_id)
-            if batch.mark(Table.THREADS, key) != parent.mark:
-                recent.forget((thread_id, namespace, parts.parent_id))
-                raise BaseMovedError(f"the parent {parts.parent_id!r} is gone, or another")
+        parent_id = parts.parent_id if parent.mark is not None else None
+        if parent_id is not None and thread.mark_of(space, parent_id) != parent.mark:
+            recent.forget((thread_id, namespace, parent_id))
+            raise BaseMovedError(f"the parent {parent_id!r} is gone, or another")
         numbers = thread.channels(parts.names)
         packed = kept.copy()
         if lost:
@@ -153,7 +152,7 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
         if replaced is not None:
             free_values(thread, space, [replaced])
         thread.save()
-        mark = batch.mark(Table.THREADS, rec.checkpoint_key(thread.number, space, parts.id))
+        mark = thread.mark_of(space, parts.id)
         return Stored(stored, Parent(thread.number, mark, entries, {}, frame))
 
     def adopt(stored: Stored) -> None:

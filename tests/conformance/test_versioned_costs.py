@@ -75,16 +75,19 @@ def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def written(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the records and the bytes that are written, by kind."""
     counted: Counter[str] = Counter()
-    put_record = Batch.put
 
-    def counting_put(self: Batch, table: Table, key: bytes, body: bytes) -> int:
-        if table is Table.THREADS:
-            kind = Kind(key[2]).name  # the thread's number takes two bytes here
-            counted[kind] += 1
-            counted[f"{kind} bytes"] += len(body)
-        return put_record(self, table, key, body)
+    def counting(put_record: Callable[..., int]) -> Callable[..., int]:
+        def put(self: Batch, table: Table, key: bytes, body: bytes, *old_bytes: int) -> int:
+            if table is Table.THREADS:
+                kind = Kind(key[2]).name  # the thread's number takes two bytes here
+                counted[kind] += 1
+                counted[f"{kind} bytes"] += len(body)
+            return put_record(self, table, key, body, *old_bytes)
 
-    monkeypatch.setattr(Batch, "put", counting_put)
+        return put
+
+    for name in ("put", "put_over"):
+        monkeypatch.setattr(Batch, name, counting(getattr(Batch, name)))
     return counted
 
 
