@@ -69,6 +69,7 @@ cdef class Node:
     cdef Node fields        # MODEL: the instance's __dict__
     cdef Node extra         # MODEL: its extra fields, or None
     cdef frozenset names_set  # MODEL: its set fields
+    cdef readonly bytes source  # of an element that is not decoded: its serialised bytes
     cdef object lent        # of an element's node: the clone that was given out last
     cdef object spare       # and the one before
 
@@ -84,6 +85,16 @@ def raw_node(bytes data) -> Node:
     node.kind = RAW
     node.leaf = data
     node.weight = NODE_BYTES + PyBytes_GET_SIZE(data)
+    return node
+
+
+def sourced(Node node not None, bytes source not None) -> Node:
+    """Return the node of a value that is not decoded, with the value's serialised bytes.
+
+    It is changed itself: only who has made it may call this.
+    """
+    node.source = source
+    node.weight += PyBytes_GET_SIZE(source)
     return node
 
 
@@ -340,7 +351,9 @@ def has_hole(list nodes, bint need_decoded) -> bool:
     cdef Node node
     for item in nodes:
         node = <Node>item
-        if node is None or (need_decoded and not node.decoded and node.kind != RAW):
+        if node is None or (
+            need_decoded and not node.decoded and node.kind != RAW and node.source is None
+        ):
             return True
     return False
 

@@ -35,10 +35,11 @@ MISSING = object()
 """Marks an element that is still to be cloned."""
 
 
-def clone_all(list nodes, load, list given=None) -> list:
+def clone_all(list nodes, load, list given=None, frozenset models=frozenset()) -> list:
     """Return fresh values of *nodes*, but for what *given* has that is not `MISSING`.
 
-    *load* makes those of raw nodes from their bytes. The collector is paused meanwhile: all
+    *load* makes those of raw nodes from their bytes, and those of nodes that have a source,
+    which become nodes of what was decoded; *models* are as for `build`. The collector is paused meanwhile: all
     that is made stays. A clone that was given out before, that nobody holds any more and that
     is as it was then, is as good as a fresh one.
     """
@@ -53,11 +54,28 @@ def clone_all(list nodes, load, list given=None) -> list:
                 node = <Node>PyList_GET_ITEM(nodes, at)
                 if node is None:
                     raise ValueError("an element has no node")
-                given[at] = load(node.leaf) if node.kind == RAW else _give(node)
+                if node.kind == RAW:
+                    given[at] = load(node.leaf)
+                elif node.source is not None:
+                    given[at] = _decode(node, load, models)
+                else:
+                    given[at] = _give(node)
     finally:
         if collecting:
             PyGC_Enable()
     return given
+
+
+cdef object _decode(Node node, load, frozenset models):
+    """Return the value of a node's source, and let the node be of that value from now on."""
+    value = load(node.source)
+    cdef Node of = _build(value, models, 0, True)
+    if of is not None and node.source is not None:
+        node.kind, node.leaf, node.children = of.kind, of.leaf, of.children
+        node.template, node.holes, node.names_set = of.template, of.holes, of.names_set
+        node.fields, node.extra = of.fields, of.extra
+        node.decoded, node.source, node.lent = True, None, value
+    return value
 
 
 cdef object _clone(Node node):

@@ -54,6 +54,7 @@ class ChannelValues:
     def __init__(self, connection: Connection, codec: Codec) -> None:
         self._connection, self._codec = connection, codec
         self._shelf = connection.shelf
+        self._models = codec.models or frozenset()
 
     # --- from the caller to the file ---
 
@@ -172,14 +173,15 @@ class ChannelValues:
         if form is Form.LIST:
             if not fetched.pieces:
                 whole: list[Any] = fetched.nodes or []
-                return clone_all(whole, self._load)
+                return clone_all(whole, self._load, None, self._models)
             with uncollected():
                 nodes, given = self._complete(fetched)
-                return clone_all(nodes, self._load, given)
+                return clone_all(nodes, self._load, given, self._models)
         if form is Form.DICT:
             if fetched.entries is not None:
                 keys = list(fetched.entries)
-                fresh = clone_all([fetched.entries[key] for key in keys], self._load)
+                nodes = [fetched.entries[key] for key in keys]
+                fresh = clone_all(nodes, self._load, None, self._models)
                 return dict(zip(keys, fresh, strict=True))
             value = self._replay(fetched)
             if self._codec.models is not None:
@@ -257,7 +259,7 @@ class ChannelValues:
             raise CorruptionError(Table.THREADS.label, key, str(error)) from None
 
     def _entries_of(self, fetched: Fetched, value: dict[str, Any]) -> dict[str, Node]:
-        models = self._codec.models or frozenset()
+        models = self._models
         entries: dict[str, Node] = {}
         for key, element in value.items():
             node = build(element, models, decoded=True)
@@ -303,7 +305,7 @@ def _missing(
             at
             for at in range(count)
             if (node := nodes[position + at]) is None
-            or (need_decoded and not node.decoded and node.raw is None)
+            or (need_decoded and not node.decoded and node.raw is None and node.source is None)
         ]
         if wanted:
             missing.append(Extent(chain, first + wanted[0], wanted[-1] - wanted[0] + 1))

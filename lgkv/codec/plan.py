@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from lgkv._msgpack import split_array
-from lgkv._shadow import Node, build, matches, raw_node
+from lgkv._shadow import Node, build, matches, raw_node, sourced
 from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.codec.runs import MAX_EXTENTS, Extent, Kept, bounded, is_same, runs_of
 
@@ -161,7 +161,9 @@ def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
     for node, element in zip(made, elements, strict=True):
         if node is not None and not matches(node, element):
             return Fresh((MSGPACK, raw), len(elements), [])
-    return Fresh((MSGPACK, raw), len(elements), with_raw(made, raw))
+    sources = zip(made, split_array(raw), strict=True)
+    nodes = [raw_node(part) if node is None else sourced(node, part) for node, part in sources]
+    return Fresh((MSGPACK, raw), len(elements), nodes)
 
 
 def with_raw(nodes: list[Node | None], raw: bytes) -> list[Node]:

@@ -24,6 +24,7 @@ __all__ = [
     "node_key",
     "raw_node",
     "run_length",
+    "sourced",
     "split_array",
     "value_key",
 ]
@@ -63,6 +64,7 @@ class Node:
     extra: Node | None = None
     names_set: frozenset[str] = frozenset()
     decoded: bool = False
+    source: bytes | None = None
 
     @property
     def raw(self) -> bytes | None:
@@ -76,6 +78,11 @@ class Node:
 def raw_node(data: bytes) -> Node:
     """Return the node of a value that is known by its serialised bytes alone."""
     return Node(Shape.RAW, data)
+
+
+def sourced(node: Node, source: bytes) -> Node:
+    """Return the node of a value that is not decoded, with the value's serialised bytes."""
+    return replace(node, source=source)
 
 
 def build(value: Any, models: frozenset[type], decoded: bool) -> Node | None:  # noqa: FBT001
@@ -222,7 +229,9 @@ def _matches_model(node: Node, value: Any) -> bool:
 def has_hole(nodes: list[Node | None], need_decoded: bool) -> bool:  # noqa: FBT001
     """Whether a node is missing, or, if `need_decoded`, cannot be cloned or loaded."""
     return any(
-        node is None or (need_decoded and not node.decoded and node.raw is None) for node in nodes
+        node is None
+        or (need_decoded and not node.decoded and node.raw is None and node.source is None)
+        for node in nodes
     )
 
 
@@ -261,14 +270,24 @@ def clone(node: Node) -> Any:
 
 
 def clone_all(
-    nodes: list[Node], load: Callable[[bytes], Any], given: list[Any] | None = None
+    nodes: list[Node],
+    load: Callable[[bytes], Any],
+    given: list[Any] | None = None,
+    models: frozenset[type] = frozenset(),
 ) -> list[Any]:
-    """Return fresh values of `nodes`, but for what `given` has that is not `MISSING`."""
+    """Return fresh values of `nodes`, but for what `given` has that is not `MISSING`.
+
+    A node that has a source becomes one of what was decoded, in `nodes`.
+    """
     if given is None:
         given = [MISSING] * len(nodes)
     for at, node in enumerate(nodes):
-        if given[at] is MISSING:
-            given[at] = clone(node) if node.raw is None else load(node.raw)
+        if given[at] is not MISSING:
+            continue
+        source = node.raw if node.source is None else node.source
+        given[at] = clone(node) if source is None else load(source)
+        if node.source is not None:
+            nodes[at] = build(given[at], models, decoded=True) or node
     return given
 
 

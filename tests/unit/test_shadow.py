@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from lgkv import _shadow
 from lgkv.codec import reference
-from tests.unit.shadows import MODELS, Free, Point, Private, exactly, values
+from tests.unit.shadows import MODELS, Free, Point, Private, exactly, values, wreck
 
 TWINS = [pytest.param(reference, id="python"), pytest.param(_shadow, id="native")]
 both = pytest.mark.parametrize("twin", TWINS)
@@ -459,6 +459,38 @@ def test_hole_is_a_missing_node_or_one_that_cannot_be_cloned(twin: Any) -> None:
     assert not twin.has_hole([live, decoded, raw], need_decoded=False)
     assert not twin.has_hole([decoded, raw], need_decoded=True)
     assert twin.has_hole([decoded, live], need_decoded=True)
+
+
+@both
+def test_node_with_a_source_gives_what_is_decoded_and_becomes_its_node(twin: Any) -> None:
+    live = twin.build({"a": (1, [2])}, MODELS, decoded=False)
+    nodes = [twin.sourced(live, b"the bytes")]
+    assert not twin.has_hole(nodes, need_decoded=True)
+    loaded: list[bytes] = []
+
+    def load(source: bytes) -> Any:
+        loaded.append(source)
+        return {"a": [1, [2]]}
+
+    for _ in range(3):
+        [value] = twin.clone_all(nodes, load, None, MODELS)
+        assert exactly(value) == exactly({"a": [1, [2]]})
+        wreck(value)
+        del value
+    assert loaded == [b"the bytes"]
+    assert nodes[0].decoded
+    assert nodes[0].source is None
+    assert twin.matches(nodes[0], {"a": (1, [2])})
+
+
+@both
+def test_node_whose_source_decodes_to_what_has_no_node_is_decoded_each_time(twin: Any) -> None:
+    nodes = [twin.sourced(twin.build(1, MODELS, decoded=False), b"7")]
+    for _ in range(2):
+        assert twin.clone_all(nodes, lambda raw: decimal.Decimal(raw.decode()), None, MODELS) == [
+            decimal.Decimal(7)
+        ]
+    assert twin.matches(nodes[0], 1)
 
 
 @both
