@@ -6,6 +6,7 @@ The steps of the way are methods, so that a test can let each of them fail by it
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ BATCH_BYTES: Final = 16 << 20
 
 MEMO_ENTRIES: Final = 4096
 """The most that is remembered from one commit to the next."""
+
+_COMMIT: Final = operator.methodcaller("commit")
 
 logger = logging.getLogger("lgkv")
 
@@ -89,6 +92,11 @@ class Committer:
         except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
             self._fail_all(waiting, self._typed(error))
             return []
+
+    def serve_here(self, pending: Pending) -> bool:
+        """Commit a change on its caller's thread; return False if only the writer thread can."""
+        self.serve([pending])
+        return True
 
     def _fail_all(self, waiting: list[Pending], reason: BaseException) -> None:
         """Tell the callers, in a frame that the error does not hold.
@@ -249,14 +257,18 @@ class Committer:
 
     def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
         outer, state = batch._txn, batch.state.copy()  # noqa: SLF001
-        batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
+        ended: list[None] = []
         try:
+            batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
             result = change.apply(batch)
-            batch._txn.commit()  # noqa: SLF001
+            # In one step of the interpreter, so that an interruption comes before or after both.
+            ended.extend(map(_COMMIT, (batch._txn,)))  # noqa: SLF001
         except BaseException:
-            batch._txn.abort()  # noqa: SLF001
-            batch.state = state
-            batch.memo.clear()
+            if not ended:
+                batch.state = state
+                self._memo = batch.memo = {}
+                if batch._txn is not outer:  # noqa: SLF001
+                    batch._txn.abort()  # noqa: SLF001
             raise
         finally:
             batch._txn = outer  # noqa: SLF001
