@@ -35,6 +35,12 @@ BATCH_BYTES: Final = 16 << 20
 MEMO_ENTRIES: Final = 4096
 """The most that is remembered from one commit to the next."""
 
+TURN_S: Final = 0.001
+"""For so long changes are applied without a pause while an event loop waits for them."""
+
+PAUSE_S: Final = 0.00005
+"""LMDB's calls let go of the interpreter too, but for less than a thread needs to wake up."""
+
 _COMMIT: Final = operator.methodcaller("commit")
 
 logger = logging.getLogger("lgkv")
@@ -68,6 +74,7 @@ class Committer:
         self._env = env
         self.figures = WriterFigures()
         self.last_flush_s = 0.0
+        self._turn_began = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
         self.applier: int | None = None
@@ -83,6 +90,7 @@ class Committer:
 
         What became of each of the others is in it afterwards. Nothing is raised.
         """
+        self._turn_began = time.perf_counter()
         try:
             self._enter_gate()
             try:
@@ -243,6 +251,8 @@ class Committer:
         change = pending.change
         if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
             return None
+        if pending.mailbox is not None:
+            self._give_way()
         self.applying, self.applier = batch, threading.get_ident()
         try:
             if nested:
@@ -250,6 +260,12 @@ class Committer:
             return change.apply(batch)  # a failure aborts the whole transaction, all its own
         finally:
             self.applying = self.applier = None
+
+    def _give_way(self) -> None:
+        """Let the loops have the interpreter now and then, else they would wait for the flush."""
+        if time.perf_counter() - self._turn_began > TURN_S:
+            time.sleep(PAUSE_S)
+            self._turn_began = time.perf_counter()
 
     def is_applying(self) -> bool:
         """Whether the caller is within a change."""

@@ -88,6 +88,7 @@ class IntervalCommitter(Committer):
 
         A future is for who wants to know that it is durable: then all is flushed at once.
         """
+        self._turn_began = time.perf_counter()
         for pending in waiting:
             if pending.change is None:
                 self._answer(pending)
