@@ -102,9 +102,9 @@ class Committer:
             return []
 
     def serve_here(self, pending: Pending) -> bool:
-        """Commit a change on its caller's thread; return False if only the writer thread can."""
-        self.serve([pending])
-        return True
+        """Acknowledge a change on its caller's thread; return whether that could be done."""
+        del pending
+        return False
 
     def _fail_all(self, waiting: list[Pending], reason: BaseException) -> None:
         """Tell the callers, in a frame that the error does not hold.
@@ -191,7 +191,7 @@ class Committer:
         A nested transaction for each costs copies of pages, and hardly ever does one fail.
         """
         left = self._try_once(waiting, nested=False)
-        return self._try_once(waiting, nested=True) or [] if left is None else left
+        return left if left is not None else self._try_once(waiting, nested=True) or []
 
     def _try_once(self, waiting: list[Pending], *, nested: bool) -> list[Pending] | None:
         """Commit what fits; return the others, or None: a change has failed that was not nested."""

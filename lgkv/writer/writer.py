@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from lgkv.env import Environment, Snapshot
 from lgkv.errors import (
@@ -53,6 +53,7 @@ class Writer:
         self._env = env
         self.lazy = env.options.durability == "interval"
         """Whether a write is acknowledged before it is durable."""
+        self._read_only = env.options.read_only
         self._commits = IntervalCommitter(env) if self.lazy else Committer(env)
         self._reset()
 
@@ -85,8 +86,10 @@ class Writer:
         Raises:
             WriteLockTimeoutError: Others wrote for longer than `lock_timeout_s`.
         """
-        self._check()
-        return cast("T", self._do(Pending(change)))
+        if self._read_only:
+            self._check()
+        result: T = self._do(Pending(change))
+        return result
 
     def submit(self, change: Change[T]) -> Future[T]:
         """Queue `change`; the future is done once it is durable, or has failed."""
@@ -129,6 +132,7 @@ class Writer:
 
     def _do(self, pending: Pending) -> Any:
         if not (self._may_commit_here() and self._commit_here(pending)):
+            self._check()
             self._enqueue(pending)
             self._wait(pending)
         return pending.outcome()
@@ -141,15 +145,17 @@ class Writer:
             )
         if self._thread is not None and self._thread.ident == me:  # it cannot wait for itself
             return True
-        return not (self._queue or self._turn.locked() or self._crowded)
+        alone = self._crowd <= 1 or not self._crowded
+        return alone and not (self._queue or self._turn.locked())
 
     def _commit_here(self, pending: Pending) -> bool:
         with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
-            self._check_open()
-            if self.is_own_thread():
-                self._commits.serve([pending])
-                return True
-            return self._commits.serve_here(pending)
+            if self._closed:
+                self._check_open()
+            if self.lazy and not self.is_own_thread():
+                return self._commits.serve_here(pending)
+            self._commits.serve([pending])
+            return True
 
     @property
     def _crowded(self) -> bool:
