@@ -213,6 +213,7 @@ class Connection:
         self._shared = shared
         self._finalizer = weakref.finalize(self, _registry.drop, shared)
         self._finalizer.atexit = False  # the registry closes what is left, in one go
+        self._closed = False
 
     @property
     def env(self) -> Environment:
@@ -254,16 +255,18 @@ class Connection:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return not self._finalizer.alive
+        return self._closed
 
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
-        self._check()
-        if self._shared.writer.lazy and not self._shared.as_committed.depth:
-            view = self._shared.writer.settle()
+        if self._closed:
+            self._check()
+        shared = self._shared
+        if shared.writer.lazy and not shared.as_committed.depth:
+            view = shared.writer.settle()
             if view is not None:
                 return view
-        snapshot = self._shared.env.snapshot()
+        snapshot = shared.env.snapshot()
         snapshot.owner = self  # else a handle that is used once only would close under it
         return snapshot
 
@@ -279,7 +282,8 @@ class Connection:
 
     def commit(self, change: Change[T]) -> T:
         """Write `change` and return its result once it is durable, or within the interval."""
-        self._check()
+        if self._closed:
+            self._check()
         return self._shared.writer.commit(change)
 
     def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
@@ -320,6 +324,7 @@ class Connection:
         Raises:
             CommitFailedError: What was acknowledged is lost, and no call has said so yet.
         """
+        self._closed = True
         if self._finalizer.detach() is None:
             return
         writer, env = self._shared.writer, self._shared.env
@@ -332,7 +337,7 @@ class Connection:
         env.check_told()
 
     def _check(self) -> None:
-        if not self._finalizer.alive:
+        if self._closed:
             raise ClosedError(f"{self._shared.env.path!r} was closed: open it again")
 
 

@@ -39,14 +39,19 @@ class State:
 
     def copy(self) -> State:
         """Return the same counters, which count on by themselves."""
-        return State(*self._counters())
+        return State(
+            self.commit,
+            self.names_epoch,
+            self.threads,
+            self.nodes,
+            self.caches,
+            self.chains,
+            self.sequence,
+        )
 
     def pack(self) -> bytes:
         """Return the state as a record's body."""
-        return _STATE.pack(*self._counters())
-
-    def _counters(self) -> tuple[int, ...]:
-        return (
+        return _STATE.pack(
             self.commit,
             self.names_epoch,
             self.threads,

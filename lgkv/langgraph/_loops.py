@@ -24,6 +24,9 @@ T = TypeVar("T")
 WORK_A_ROUND: Final = 8
 """So many tasks of a loop encode or read, before others of its tasks have their turn."""
 
+TOLD_A_ROUND: Final = 16
+"""So many tasks of a loop are told of their writes, before others of its tasks have their turn."""
+
 
 class _Round:
     """Who of a loop's tasks works in this round of it, and who waits for the next, in order."""
@@ -76,11 +79,13 @@ class _OfLoop:
 
     def deliver(self, ended: list[Pending]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self.loop.call_soon_threadsafe(_tell, ended)
+            self.loop.call_soon_threadsafe(_tell, self.loop, ended)
 
 
-def _tell(ended: list[Pending]) -> None:
-    for pending in ended:
+def _tell(loop: asyncio.AbstractEventLoop, ended: list[Pending]) -> None:
+    if len(ended) > TOLD_A_ROUND:
+        loop.call_soon(_tell, loop, ended[TOLD_A_ROUND:])
+    for pending in ended[:TOLD_A_ROUND]:
         waiter = pending.waiter
         if waiter.done():  # it was cancelled
             continue

@@ -6,6 +6,7 @@ The steps of the way are methods, so that a test can let each of them fail by it
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ BATCH_BYTES: Final = 16 << 20
 
 MEMO_ENTRIES: Final = 4096
 """The most that is remembered from one commit to the next."""
+
+TURN_S: Final = 0.001
+"""For so long changes are applied without a pause while an event loop waits for them."""
+
+PAUSE_S: Final = 0.00005
+"""LMDB's calls let go of the interpreter too, but for less than a thread needs to wake up."""
+
+_COMMIT: Final = operator.methodcaller("commit")
 
 logger = logging.getLogger("lgkv")
 
@@ -65,6 +74,7 @@ class Committer:
         self._env = env
         self.figures = WriterFigures()
         self.last_flush_s = 0.0
+        self._turn_began = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
         self.applier: int | None = None
@@ -80,6 +90,7 @@ class Committer:
 
         What became of each of the others is in it afterwards. Nothing is raised.
         """
+        self._turn_began = time.perf_counter()
         try:
             self._enter_gate()
             try:
@@ -89,6 +100,11 @@ class Committer:
         except BaseException as error:  # noqa: BLE001  it reaches the callers: this thread goes on
             self._fail_all(waiting, self._typed(error))
             return []
+
+    def serve_here(self, pending: Pending) -> bool:
+        """Acknowledge a change on its caller's thread; return whether that could be done."""
+        del pending
+        return False
 
     def _fail_all(self, waiting: list[Pending], reason: BaseException) -> None:
         """Tell the callers, in a frame that the error does not hold.
@@ -175,7 +191,7 @@ class Committer:
         A nested transaction for each costs copies of pages, and hardly ever does one fail.
         """
         left = self._try_once(waiting, nested=False)
-        return self._try_once(waiting, nested=True) or [] if left is None else left
+        return left if left is not None else self._try_once(waiting, nested=True) or []
 
     def _try_once(self, waiting: list[Pending], *, nested: bool) -> list[Pending] | None:
         """Commit what fits; return the others, or None: a change has failed that was not nested."""
@@ -235,6 +251,8 @@ class Committer:
         change = pending.change
         if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
             return None
+        if pending.mailbox is not None:
+            self._give_way()
         self.applying, self.applier = batch, threading.get_ident()
         try:
             if nested:
@@ -243,20 +261,30 @@ class Committer:
         finally:
             self.applying = self.applier = None
 
+    def _give_way(self) -> None:
+        """Let the loops have the interpreter now and then, else they would wait for the flush."""
+        if time.perf_counter() - self._turn_began > TURN_S:
+            time.sleep(PAUSE_S)
+            self._turn_began = time.perf_counter()
+
     def is_applying(self) -> bool:
         """Whether the caller is within a change."""
         return self.applier == threading.get_ident()
 
     def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
         outer, state = batch._txn, batch.state.copy()  # noqa: SLF001
-        batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
+        ended: list[None] = []
         try:
+            batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
             result = change.apply(batch)
-            batch._txn.commit()  # noqa: SLF001
+            # In one step of the interpreter, so that an interruption comes before or after both.
+            ended.extend(map(_COMMIT, (batch._txn,)))  # noqa: SLF001
         except BaseException:
-            batch._txn.abort()  # noqa: SLF001
-            batch.state = state
-            batch.memo.clear()
+            if not ended:
+                batch.state = state
+                self._memo = batch.memo = {}
+                if batch._txn is not outer:  # noqa: SLF001
+                    batch._txn.abort()  # noqa: SLF001
             raise
         finally:
             batch._txn = outer  # noqa: SLF001

@@ -32,16 +32,14 @@ class Headroom:
 
     def __init__(self) -> None:
         self._commits = self._used_bytes = self._left_bytes = 0
+        self.is_due = False
+        """Whether it is time for `keep`."""
 
     def use(self, written_bytes: int) -> None:
         """Note a commit that has written so much."""
         self._commits += 1
         self._used_bytes += 2 * written_bytes + COMMIT_BYTES
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time for `keep`."""
-        return self._used_bytes > self._left_bytes
+        self.is_due = self._used_bytes > self._left_bytes
 
     def keep(self, descriptor: int, info: dict[str, int]) -> None:
         """Write zeros after the end of the file if its pages come close to that.
@@ -57,8 +55,9 @@ class Headroom:
         if lasts and size - used < wanted // 2 and size < end:
             with contextlib.suppress(OSError):
                 _fill(descriptor, size, end)
-        self._left_bytes = max(wanted, size - used) // 2
+        self._left_bytes = max(LARGEST_BYTES, size - used) // 2
         self._commits = self._used_bytes = 0
+        self.is_due = False
 
 
 def _fill(descriptor: int, start: int, end: int) -> None:

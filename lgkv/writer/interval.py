@@ -35,7 +35,8 @@ logger = logging.getLogger("lgkv")
 class IntervalCommitter(Committer):
     """Applies changes at once and makes them durable within `interval_ms`.
 
-    LMDB's write lock belongs to a thread, so one thread calls everything here.
+    LMDB's write lock belongs to a thread, so the writer thread begins and ends the transaction.
+    In between it is of whoever has the turn: a caller applies its change itself.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -54,14 +55,40 @@ class IntervalCommitter(Committer):
         """Return the seconds until the flush is due, None if there is nothing to flush."""
         if self._batch is None:
             return None
+        if self._is_full:
+            return 0.0
         end_at = min(self._end_at, self._used_at + self._interval_s * IDLE_SHARE)
         return end_at - time.monotonic()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._batch is not None and (
+            self._batch.written > commit.BATCH_BYTES or len(self._applied) >= commit.BATCH_CHANGES
+        )
+
+    def serve_here(self, pending: Pending) -> bool:
+        """Apply a change in the transaction that is open, if there is one and it has room."""
+        batch = self._batch
+        if batch is None or pending.change is None or (self.due_in() or 0) <= 0:
+            return False
+        try:
+            result = self._apply(batch, pending, nested=True)
+        except lmdb.MapFullError:
+            return False  # the writer thread grows the map, and applies it again
+        except BaseException as error:  # noqa: BLE001  it reaches its caller
+            self._fail(pending, error)
+        else:
+            self._applied.append(pending)
+            self._used_at = time.monotonic()
+            self._succeed(pending, result)
+        return True
 
     def serve(self, waiting: list[Pending]) -> list[Pending]:
         """Apply what is waiting. What became of each is in it afterwards; nothing is raised.
 
         A future is for who wants to know that it is durable: then all is flushed at once.
         """
+        self._turn_began = time.perf_counter()
         for pending in waiting:
             if pending.change is None:
                 self._answer(pending)
@@ -91,6 +118,8 @@ class IntervalCommitter(Committer):
             pending.fail(error)
 
     def _add(self, pending: Pending) -> None:
+        if self._is_full:
+            self.finish()
         try:
             batch = self._batch or self._open()
         except BaseException as error:  # noqa: BLE001  it reaches its caller: this thread goes on
@@ -106,7 +135,7 @@ class IntervalCommitter(Committer):
         else:
             self._applied.append(pending)
             self._succeed(pending, result)
-            if batch.written > commit.BATCH_BYTES or len(self._applied) >= commit.BATCH_CHANGES:
+            if self._is_full:
                 self.finish()
         if not self._applied:
             self.finish()

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from lgkv.env import Environment, Snapshot
 from lgkv.errors import (
@@ -53,6 +53,7 @@ class Writer:
         self._env = env
         self.lazy = env.options.durability == "interval"
         """Whether a write is acknowledged before it is durable."""
+        self._read_only = env.options.read_only
         self._commits = IntervalCommitter(env) if self.lazy else Committer(env)
         self._reset()
 
@@ -85,8 +86,10 @@ class Writer:
         Raises:
             WriteLockTimeoutError: Others wrote for longer than `lock_timeout_s`.
         """
-        self._check()
-        return cast("T", self._do(Pending(change)))
+        if self._read_only:
+            self._check()
+        result: T = self._do(Pending(change))
+        return result
 
     def submit(self, change: Change[T]) -> Future[T]:
         """Queue `change`; the future is done once it is durable, or has failed."""
@@ -128,11 +131,8 @@ class Writer:
         return None
 
     def _do(self, pending: Pending) -> Any:
-        if self._may_commit_here():
-            with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
-                self._check_open()
-                self._commits.serve([pending])
-        else:
+        if not (self._may_commit_here() and self._commit_here(pending)):
+            self._check()
             self._enqueue(pending)
             self._wait(pending)
         return pending.outcome()
@@ -145,8 +145,17 @@ class Writer:
             )
         if self._thread is not None and self._thread.ident == me:  # it cannot wait for itself
             return True
-        # With "interval" LMDB's lock belongs to the writer thread.
-        return not (self.lazy or self._queue or self._turn.locked() or self._crowded)
+        alone = self._crowd <= 1 or not self._crowded
+        return alone and not (self._queue or self._turn.locked())
+
+    def _commit_here(self, pending: Pending) -> bool:
+        with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
+            if self._closed:
+                self._check_open()
+            if self.lazy and not self.is_own_thread():
+                return self._commits.serve_here(pending)
+            self._commits.serve([pending])
+            return True
 
     @property
     def _crowded(self) -> bool:
@@ -159,7 +168,7 @@ class Writer:
             self._wait_for_room()
             self._check_open()
             if self._thread is None:
-                self._thread = self._start_thread()
+                self._start_thread()
             self._queue.append(pending)
             self._arrived.notify()
 
@@ -171,13 +180,22 @@ class Writer:
             if not self._room.wait(end - time.monotonic()):
                 raise self._late()
 
-    def _start_thread(self) -> threading.Thread:
-        thread = threading.Thread(target=self._run, name="lgkv-writer", daemon=True)
+    def _start_thread(self) -> None:
+        """Start the writer thread, which waits for `_lock` to see whether it is the one.
+
+        Of a start that is interrupted nobody knows whether there is a thread: it is none of ours.
+        """
+        self._thread = thread = threading.Thread(target=self._run, name="lgkv-writer", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self._thread = None
+            if isinstance(error.__context__, KeyboardInterrupt):  # it was an interrupted Condition
+                raise error.__context__ from None
             raise StorageError(f"{self._env.path!r}: the writer thread: {error}") from error
-        return thread
+        except BaseException:
+            self._thread = None
+            raise
 
     def _wait(self, pending: Pending) -> None:
         try:
@@ -216,6 +234,9 @@ class Writer:
     # --- the writer thread ---
 
     def _run(self) -> None:
+        with self._lock:
+            if not self.is_own_thread():
+                return
         while self._await_work():
             self._gather()
             with self._turn:

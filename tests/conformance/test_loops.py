@@ -1,6 +1,7 @@
 """Writes on event loops: a loop is woken once for a batch, and never waits for the disk."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from lgkv.errors import CommitFailedError
 from lgkv.gate import Gate
 from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore, _loops
 from lgkv.langgraph._loops import write
-from lgkv.writer import Batch, Change
+from lgkv.writer import Batch, Change, commit
 from lgkv.writer.commit import Committer
 from tests.conformance.checkpoints import checkpoint_of, config_of, id_of
 from tests.conformance.test_saver_async import aput
@@ -51,6 +52,58 @@ async def test_loop_is_woken_once_for_a_batch(db: lgkv.Database, saver: LgkvSave
     wakes, before = count_wakes(asyncio.get_running_loop()), batches(db)
     await asyncio.gather(*(aput(saver, config_of(f"t{at}")) for at in range(64)))
     assert wakes[0] == batches(db) - before <= 3
+
+
+async def test_tasks_that_are_told_together_leave_the_others_their_turns(
+    db: lgkv.Database,
+) -> None:
+    rounds: list[int] = []
+
+    async def note_rounds() -> None:
+        while True:
+            rounds.append(len(told))
+            await asyncio.sleep(0)
+
+    told: list[int] = []
+
+    async def one(number: int) -> None:
+        await write(db, Change(lambda _: number))
+        told.append(number)
+
+    with db._connection.writer._turn:
+        tasks = [asyncio.create_task(one(number)) for number in range(100)]
+        await asyncio.sleep(0)  # all of them have posted
+    noting = asyncio.create_task(note_rounds())
+    await asyncio.gather(*tasks)
+    noting.cancel()
+    assert told == list(range(100))
+    told_a_round = [after - before for before, after in itertools.pairwise(rounds)]
+    assert 0 < max(told_a_round) <= _loops.TOLD_A_ROUND
+
+
+async def test_writer_gives_way_to_loops_while_it_applies_their_changes(
+    db: lgkv.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = time.sleep
+
+    def pause(seconds: float) -> None:
+        if threading.current_thread() is db._connection.writer._thread:
+            pauses.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(commit, "TURN_S", 0)
+    monkeypatch.setattr(time, "sleep", pause)
+    with db._connection.writer._turn:
+        tasks = [asyncio.create_task(write(db, Change(lambda _: None))) for _ in range(10)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert pauses.count(commit.PAUSE_S) == 10
+    pauses.clear()
+    with db._connection.writer._turn:
+        futures = [db.submit(Change(lambda _: None)) for _ in range(10)]
+    await asyncio.gather(*map(asyncio.wrap_future, futures))
+    assert commit.PAUSE_S not in pauses
 
 
 def test_each_of_several_loops_is_woken_once_for_a_batch(db: lgkv.Database) -> None:

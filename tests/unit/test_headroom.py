@@ -110,6 +110,22 @@ def test_large_commits_get_no_room(db: Connection, monkeypatch: pytest.MonkeyPat
     assert sum(filled) < 40 * 200_000 / 100
 
 
+def test_commits_that_need_no_room_do_not_look_for_it(
+    db: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    keep = Headroom.keep
+
+    def count(self: Headroom, descriptor: int, info: dict[str, int]) -> None:
+        looked.append(descriptor)
+        keep(self, descriptor, info)
+
+    monkeypatch.setattr(Headroom, "keep", count)
+    for _ in range(200):
+        db.commit(Change(lambda _: None))
+    assert len(looked) < 20
+
+
 def test_full_disk_is_for_the_commit_to_find(
     db: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,83 @@ def names_elsewhere(path: str) -> list[bytes]:
     return [name.encode() for name in run_program(code, path).split()]
 
 
+class TestCallersThread:
+    """Who finds the transaction open, and nobody at work, applies the change itself."""
+
+    @staticmethod
+    def noting(threads: list[int], name: bytes) -> Change[None]:
+        def apply(batch: Batch) -> None:
+            threads.append(threading.get_ident())
+            putting(name).apply(batch)
+
+        return Change(apply)
+
+    def test_second_change_runs_on_the_thread_of_its_caller(self, db: Connection) -> None:
+        threads: list[int] = []
+        for name in (b"a", b"b", b"c"):
+            db.commit(self.noting(threads, name))
+        assert db.writer._thread is not None
+        me, writer = threading.get_ident(), db.writer._thread.ident
+        assert threads == [writer, me, me]
+        assert db.writer.figures.commits == 0
+        assert (names(db), state(db)) == ([b"a", b"b", b"c"], State(commit=1, threads=3))
+
+    def test_change_that_fails_there_takes_only_itself_down(self, db: Connection) -> None:
+        db.commit(putting(b"a"))
+        for error in (ValueError(), KeyboardInterrupt(), MemoryError()):
+            with pytest.raises(type(error)):
+                db.commit(failing(error))
+        db.commit(putting(b"b"))
+        assert (names(db), state(db)) == ([b"a", b"b"], State(commit=1, threads=2))
+
+    def test_change_waits_for_those_that_are_queued(self, db: Connection) -> None:
+        db.commit(putting(b"first"))
+        threads: list[int] = []
+        with db.writer._turn:
+            thread = threading.Thread(target=db.commit, args=(self.noting(threads, b"a"),))
+            thread.start()
+            while not db.writer._queue:
+                time.sleep(0.001)
+        db.commit(putting(b"b"))
+        thread.join(LIMIT_S)
+        assert db.writer._thread is not None
+        assert threads == [db.writer._thread.ident]
+        assert names(db) == [b"a", b"b", b"first"]
+
+    def test_full_transaction_is_for_the_writer_thread_to_end(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commit, "BATCH_CHANGES", 4)
+        for number in range(10):
+            db.commit(putting(b"%d" % number))
+        db.flush()
+        assert db.writer.figures.largest_batch <= 5
+        assert state(db).threads == 10
+
+    def test_map_that_is_full_grows_on_the_writer_thread(
+        self, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (1 << 20,))
+        db = connect(path, "c", interval())
+        for number in range(60):
+            db.commit(putting(b"%02d" % number, bytes(60_000)))
+        assert db.env.map_growths > 0
+        assert (len(names(db)), state(db).threads) == (60, 60)
+        db.close()
+
+    def test_flush_that_fails_is_told_to_who_applied_here(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        db.commit(putting(b"a"))
+        db.commit(putting(b"b"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Committer, "_flush", fail_flush)
+            with pytest.raises(CommitFailedError):
+                db.flush()
+        with pytest.raises(CommitFailedError):
+            db.commit(putting(b"c"))
+
+
 class TestFlush:
     def test_writes_share_a_flush(self, db: Connection) -> None:
         for number in range(50):

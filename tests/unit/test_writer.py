@@ -765,16 +765,55 @@ class TestClosing:
             again.close()
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("release unlocked lock"), RuntimeError("no more")]
+)
+def test_start_of_the_writer_thread_that_fails_leaves_no_second_one(
+    path: str, monkeypatch: pytest.MonkeyPatch, error: BaseException, moment: str
+) -> None:
+    """With two of them one would wait for the other's transaction for ever."""
+    start, started = threading.Thread.start, []
+    if "unlocked" in str(error):  # what an interruption of a Condition can come to
+        error.__context__ = KeyboardInterrupt()
+
+    def fail(self: threading.Thread) -> None:
+        if moment == "after":
+            start(self)
+            started.append(self)
+        raise error
+
+    db = connect(path, "c", Options(durability="interval", interval_ms=3_600_000))
+    expected = StorageError if "more" in str(error) else KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(expected):
+            db.commit(putting(b"a"))
+    for thread in started:
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
+    db.commit(putting(b"b"))
+    assert names(db) == [b"b"]
+    db.close()
+
+
 INTERRUPTED = """
     import random, signal, sys, threading, time
     import lgkv
+    from lgkv.layout import Table
 
-    db = lgkv.open(sys.argv[1])
+    db = lgkv.open(sys.argv[1], durability=sys.argv[4])
     connection, acked, number, interruptions = db._connection, [], 0, 0
-    rnd = random.Random(int(sys.argv[2]))
+    rnd, lazy = random.Random(int(sys.argv[2])), sys.argv[4] == "interval"
 
     def interrupt(*_):
         raise KeyboardInterrupt
+
+    def counting(key):
+        def apply(batch):
+            batch.state.caches += 1
+            batch.put(Table.MEMORY, b"\\x99%08d" % key, b"body")
+        return lgkv.writer.Change(apply)
 
     def settle():
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -788,14 +827,20 @@ INTERRUPTED = """
                 number += 1
                 db.checkpoints.put("t", {"id": f"{number:08}"})
                 acked.append(number)
-                for _ in range(3):
-                    db.checkpoints.get("t")
-                db.submit(lgkv.writer.Change(lambda batch: None))
+                for part in range(5 if lazy else 1):
+                    db.commit(counting(number * 5 + part))
+                if not lazy or rnd.random() < 0.1:
+                    for _ in range(3):
+                        db.checkpoints.get("t")
+                    db.submit(lgkv.writer.Change(lambda batch: None))
         except (KeyboardInterrupt, RuntimeError):  # the latter: of an interrupted Condition
             interruptions += 1
         settle()
     found = {int(c.id) for c in db.checkpoints.list("t")}
     assert set(acked) <= found, "acknowledged writes are missing"
+    with connection.snapshot() as snapshot:
+        counted = snapshot.read_state().caches
+        assert counted == len(list(snapshot.keys(Table.MEMORY, b"\\x99"))), "counters are apart"
     writer = connection.writer
     assert not writer._turn.locked() or writer._thread.is_alive()
     db.submit(lgkv.writer.Change(lambda batch: None)).result(10)
@@ -807,5 +852,6 @@ INTERRUPTED = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="setitimer is POSIX's")
-def test_interruption_at_any_moment_leaves_nothing_locked(path: str) -> None:
-    assert int(run_program(INTERRUPTED, path, "1", "2.5")) > 50
+@pytest.mark.parametrize("durability", ["full", "interval"])
+def test_interruption_at_any_moment_leaves_nothing_locked(path: str, durability: str) -> None:
+    assert int(run_program(INTERRUPTED, path, "1", "4", durability)) > 50
