@@ -219,7 +219,7 @@ def reopened(path: Path, corpus: Corpus, index: Any, *, only_reopen: bool) -> di
     if not only_reopen:
         processes["hnswlib"] = str(corpus.count)
     for what, argument in processes.items():
-        told = subprocess.run(  # noqa: S603  this very module
+        told = subprocess.run(
             [sys.executable, "-m", "benchmarks.vectors", f"--memory-of-{what}", argument],
             check=True,
             capture_output=True,
