@@ -8,6 +8,7 @@ it. Nothing here keeps state or does I/O.
 """
 
 cimport cython
+from cpython.datetime cimport datetime_new, get_utc, import_datetime
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_FromStringAndSize,
@@ -21,6 +22,8 @@ cdef extern from "Python.h":
     double PyFloat_AS_DOUBLE(object number)
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
+import_datetime()
+
 include "cbor.pxi"
 include "tests.pxi"
 
@@ -33,6 +36,44 @@ cdef enum:
     AT_DEADLINE = 36
     AT_KEY_BYTES = 44
     HEADER_BYTES = 48
+    PLACE_BYTES = 16
+    PACK_KIND = 0x3A
+
+cdef enum:
+    DAY_SECONDS = 86_400
+    ERA_DAYS = 146_097  # of 400 years
+    ERA_BEFORE_1970 = 719_468  # days from the first of March of year 0
+
+cdef uint64_t LAST_MICROSECOND = 253_402_300_799_999_999
+
+
+# --- Times ------------------------------------------------------------------------------------
+
+
+def utc_time(uint64_t microseconds):
+    """Return the time that is so long after 1970 began, aware, in UTC.
+
+    Days are counted from the first of March, so that a leap day ends its year. OverflowError
+    beyond the calendar.
+    """
+    if microseconds > LAST_MICROSECOND:
+        raise OverflowError("date value out of range")
+    cdef uint64_t seconds = microseconds // 1_000_000
+    cdef int clock = <int>(seconds % DAY_SECONDS)
+    cdef int days = <int>(seconds // DAY_SECONDS) + ERA_BEFORE_1970
+    cdef int era = days // ERA_DAYS
+    cdef int day_of_era = days % ERA_DAYS
+    cdef int year = (
+        day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096
+    ) // 365
+    cdef int day = day_of_era - (365 * year + year // 4 - year // 100)
+    cdef int month = (5 * day + 2) // 153
+    day = day - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    return datetime_new(
+        year + era * 400 + (month <= 2), month, day, clock // 3600, clock // 60 % 60, clock % 60,
+        <int>(microseconds % 1_000_000), get_utc(),
+    )
 
 
 # --- Numbers as they are stored ---------------------------------------------------------------
@@ -112,6 +153,39 @@ def unpack_entry(
     )
 
 
+def pack_of(bytes suffix not None, bytes body not None) -> tuple[bytes, int]:
+    """Return the key of the pack that an item is in, and its sequence, by the item's record.
+
+    *suffix* is what the record's key ends in, *body* has the place of the pack and the sequence.
+    """
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(body)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(suffix)
+    cdef Py_ssize_t node_bytes
+    cdef uint64_t sequence = 0
+    cdef unsigned char* out
+    cdef bytes key
+    cdef int at
+    if PyBytes_GET_SIZE(body) != PLACE_BYTES + 8 or not size:
+        raise ValueError("the item's place does not have its size")
+    node_bytes = min(1 + <Py_ssize_t>(<unsigned char>PyBytes_AS_STRING(suffix)[0]), size)
+    key = PyBytes_FromStringAndSize(NULL, 1 + node_bytes + PLACE_BYTES)
+    out = <unsigned char*>PyBytes_AS_STRING(key)
+    out[0] = PACK_KIND
+    memcpy(out + 1, PyBytes_AS_STRING(suffix), node_bytes)
+    memcpy(out + 1 + node_bytes, data, PLACE_BYTES)
+    for at in range(PLACE_BYTES, PLACE_BYTES + 8):
+        sequence = sequence << 8 | data[at]
+    return key, sequence
+
+
+def read_entry(
+    bytes pack not None, uint64_t sequence
+) -> tuple[int, int, int, int, int, bytes, bytes] | None:
+    """Return what `unpack_entry` does of the entry with this sequence; None if it is not there."""
+    cdef Py_ssize_t at = _find(pack, sequence)
+    return None if at < 0 else unpack_entry(pack, at)
+
+
 def entry_place(bytes pack not None, Py_ssize_t at) -> tuple[int, int]:
     """Return when the entry at *at* was updated, and its sequence."""
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
@@ -121,6 +195,10 @@ def entry_place(bytes pack not None, Py_ssize_t at) -> tuple[int, int]:
 
 def find_entry(bytes pack not None, uint64_t sequence) -> int:
     """Return where the entry with this sequence stands, -1 if it is not there."""
+    return _find(pack, sequence)
+
+
+cdef Py_ssize_t _find(bytes pack, uint64_t sequence) except -2:
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(pack)
     cdef Py_ssize_t at = 0

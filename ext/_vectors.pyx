@@ -263,10 +263,7 @@ def locate(const uint64_t[::1] labels, const uint64_t[::1] firsts, list sorted_l
         ValueError: The arrays are not of one length.
     """
     cdef Py_ssize_t number, low, high, middle, slab
-    cdef uint64_t label, offset
-    cdef const uint32_t[::1] inside
-    cdef const int64_t[::1] order
-    cdef const uint8_t[::1] living
+    cdef uint64_t label
     if slabs.shape[0] != labels.shape[0] or rows.shape[0] != labels.shape[0] or not (
         firsts.shape[0] == len(sorted_labels) == len(orders) == len(alive)
     ):
@@ -284,21 +281,60 @@ def locate(const uint64_t[::1] labels, const uint64_t[::1] firsts, list sorted_l
         if low == 0:
             continue
         slab = low - 1
-        offset = label - firsts[slab]
-        inside = sorted_labels[slab]
-        low, high = 0, inside.shape[0]
-        while low < high:
-            middle = (low + high) // 2
-            if inside[middle] < offset:
-                low = middle + 1
-            else:
-                high = middle
-        if low < inside.shape[0] and inside[low] == offset:
-            order = orders[slab]
-            if low >= order.shape[0]:
-                raise ValueError("the shapes do not go together")
-            if alive[slab] is not None:
-                living = alive[slab]
-                if not (0 <= order[low] < living.shape[0] and living[order[low]]):
-                    continue
-            slabs[number], rows[number] = slab, order[low]
+        low = row_of(sorted_labels[slab], orders[slab], alive[slab], label - firsts[slab])
+        if low >= 0:
+            slabs[number], rows[number] = slab, low
+
+
+cdef Py_ssize_t row_of(sorted_labels, orders, alive, uint64_t offset) except -2:
+    """Return the row of a label of a slab; -1 if it is not there or is dead."""
+    cdef Py_buffer labels, order, living
+    cdef Py_ssize_t low = 0, high, middle, row
+    PyObject_GetBuffer(sorted_labels, &labels, PyBUF_SIMPLE)
+    high = labels.len // 4
+    while low < high:
+        middle = (low + high) // 2
+        if (<const uint32_t *>labels.buf)[middle] < offset:
+            low = middle + 1
+        else:
+            high = middle
+    row = low if low < labels.len // 4 and (<const uint32_t *>labels.buf)[low] == offset else -1
+    PyBuffer_Release(&labels)
+    if row < 0:
+        return -1
+    PyObject_GetBuffer(orders, &order, PyBUF_SIMPLE)
+    row = (<const int64_t *>order.buf)[row] if row < order.len // 8 else -2
+    PyBuffer_Release(&order)
+    if row < 0:
+        raise ValueError("the shapes do not go together")
+    if alive is not None:
+        PyObject_GetBuffer(alive, &living, PyBUF_SIMPLE)
+        row = row if row < living.len and (<const uint8_t *>living.buf)[row] else -1
+        PyBuffer_Release(&living)
+    return row
+
+
+def name_at(record, Py_ssize_t start, Py_ssize_t count, Py_ssize_t row) -> bytes:
+    """Return name `row` of `count` that begin at `start` of a slab's record.
+
+    Where each ends, counted from `start`, stands before them in four octets each.
+
+    Raises:
+        ValueError: It is not inside the record.
+    """
+    cdef Py_buffer buffer
+    cdef uint32_t low = 0, high
+    cdef const char *names
+    PyObject_GetBuffer(record, &buffer, PyBUF_SIMPLE)
+    try:
+        if not 0 <= row < count or start < 4 * count or start > buffer.len:
+            raise ValueError(f"name {row} does not lie in its record")
+        names = <const char *>buffer.buf + start
+        if row:
+            memcpy(&low, names - 4 * (count - row + 1), 4)
+        memcpy(&high, names - 4 * (count - row), 4)
+        if not low <= high <= buffer.len - start:
+            raise ValueError(f"name {row} does not lie in its record")
+        return names[low:high]
+    finally:
+        PyBuffer_Release(&buffer)

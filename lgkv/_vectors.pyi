@@ -12,6 +12,7 @@ def scan(
 def rescore(
     parts: list[tuple[Any, int, int]], query: NDArray[Any], size: int, out: NDArray[Any]
 ) -> None: ...
+def name_at(record: Any, start: int, count: int, row: int) -> bytes: ...
 def locate(
     labels: NDArray[Any],
     firsts: NDArray[Any],

@@ -59,6 +59,10 @@ class Batch(Snapshot):
         view.begin(self._txn, self._databases)
         return view
 
+    def number(self) -> int:
+        """Return 0: what it shows changes."""
+        return 0
+
     def put(self, table: Table, key: bytes, body: bytes, *, compress: bool = True) -> int:
         """Store `body` under `key`; return the growth in bytes of keys and records.
 
@@ -154,6 +158,10 @@ class _View(Snapshot):
     """A transaction that somebody else ends."""
 
     __slots__ = ()
+
+    def number(self) -> int:
+        """Return 0: what it shows changes."""
+        return 0
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:

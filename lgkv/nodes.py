@@ -83,21 +83,35 @@ class Paths:
     """
 
     def __init__(self) -> None:
-        self._known: tuple[tuple[int, int], dict[tuple[str, ...], int | None]] = ((0, 0), {})
+        self._known: tuple[int, tuple[int, int], dict[tuple[str, ...], int | None]]
+        self._known = 0, (0, 0), {}
+        """A snapshot by its number, the counters in it, and what was found as of these."""
+
+    def known(self, snapshot: Snapshot) -> dict[tuple[str, ...], int | None]:
+        """Return the numbers of namespaces that are known as of `snapshot`, None for none.
+
+        The counters are read once for each number. Of a transaction that is open nothing is known:
+        what it gave may be given again.
+        """
+        number = snapshot.number()
+        known_as_of, found_as_of, numbers = self._known
+        if not number:
+            return {}
+        if number != known_as_of:
+            try:
+                state = snapshot.read_state()
+            except CorruptionError:  # what can be read without the counters stays readable
+                return {}
+            as_of = state.nodes, state.names_epoch
+            if as_of != found_as_of or len(numbers) > MAX_PATHS:
+                numbers = {}
+            self._known = number, as_of, numbers
+        return numbers
 
     def number(self, snapshot: Snapshot, namespace: tuple[str, ...]) -> int | None:
         """Return the number of `namespace`, or None; as of `snapshot`, which is no batch."""
-        try:
-            state = snapshot.read_state()
-        except CorruptionError:  # what can be read without the counters stays readable
-            node = find_node(snapshot, namespace)
-            return None if node is None else node.number
-        as_of = state.nodes, state.names_epoch
-        found_as_of, numbers = self._known
-        if found_as_of != as_of or len(numbers) > MAX_PATHS:
-            numbers = {}
-            self._known = as_of, numbers
-        elif namespace in numbers:
+        numbers = self.known(snapshot)
+        if namespace in numbers:
             return numbers[namespace]
         node = find_node(snapshot, namespace)
         number = numbers[namespace] = None if node is None else node.number

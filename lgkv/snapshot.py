@@ -283,6 +283,13 @@ class Snapshot:
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages)
 
+    def number(self) -> int:
+        """Return the number of the transaction whose commit this shows; 0 while it is open.
+
+        Two snapshots of one number are the same.
+        """
+        return int(self._txn.id())
+
     def read_state(self) -> State:
         """Return the file's counters as of this snapshot."""
         body = self.get(Table.MAIN, STATE_KEY)

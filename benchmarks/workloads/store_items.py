@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.backends import Opened
 
-__all__ = ["StoreItems", "StoreWords"]
+__all__ = ["StoreItems", "StoreWords", "put_op"]
 
 BATCH: Final = 500
 PAGE: Final = 10
@@ -40,7 +40,7 @@ class StoreItems:
     def fill(self, opened: Opened[BaseStore]) -> Iterator[Filled]:
         """Put the items in batches."""
         rng = random.Random("store_items")
-        puts = (_put_op(number, rng) for number in range(self._sizes.items))
+        puts = (put_op(number, rng) for number in range(self._sizes.items))
         while batch := list(itertools.islice(puts, BATCH)):
             opened.subject.batch(batch)
         yield Filled(f"{self._sizes.items} items")
@@ -64,13 +64,13 @@ class StoreItems:
             return opened.subject.get(op.namespace, op.key)
 
         def next_batch() -> tuple[list[PutOp]]:
-            return ([_put_op(next(numbers), rng) for _ in range(BATCH)],)
+            return ([put_op(next(numbers), rng) for _ in range(BATCH)],)
 
         return [
-            Measure("put", put, calls(50), lambda: (_put_op(next(numbers), rng),)),
-            Measure("put_again", put, calls(50), lambda: (_put_op(rng.randrange(items), rng),)),
+            Measure("put", put, calls(50), lambda: (put_op(next(numbers), rng),)),
+            Measure("put_again", put, calls(50), lambda: (put_op(rng.randrange(items), rng),)),
             Measure("put_batch_of_500", put_batch, calls(5), next_batch),
-            Measure("get", get, calls(500), lambda: (_put_op(rng.randrange(items), rng),)),
+            Measure("get", get, calls(500), lambda: (put_op(rng.randrange(items), rng),)),
         ]
 
     def _by_content(self, opened: Opened[BaseStore]) -> list[Measure]:
@@ -120,12 +120,13 @@ class StoreWords:
             return opened.subject.search(("spaces",), query=query, limit=PAGE)
 
         return [
-            Measure("put", put, calls(20), lambda: (_put_op(next(numbers), rng),)),
+            Measure("put", put, calls(20), lambda: (put_op(next(numbers), rng),)),
             Measure("search_rare_word", lambda: search("chinchilla"), calls(20)),
             Measure("search_words", lambda: search("garden invoice"), calls(5)),
         ]
 
 
-def _put_op(number: int, rng: random.Random) -> PutOp:
+def put_op(number: int, rng: random.Random) -> PutOp:
+    """Return the put of an item: a fact about a user, in one of the spaces."""
     space = ("spaces", f"space-{number % SPACES}", "facts")
     return PutOp(space, f"f{number}", {**corpus.fact(rng), "user": f"user-{number % USERS}"})

@@ -11,35 +11,26 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import (
     BaseStore,
-    GetOp,
     IndexConfig,
     Item,
-    ListNamespacesOp,
     Op,
-    PutOp,
     Result,
-    SearchItem,
-    SearchOp,
     TTLConfig,
-    validate_op_namespace,
 )
 
 from lgkv.database import Database
 from lgkv.errors import InvalidInputError
-from lgkv.expiry import ttl_us
-from lgkv.filters import validate_filter
 from lgkv.langgraph import _loops
 from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.langgraph._opening import Opening
+from lgkv.langgraph._operations import FoundItem, Namespaces, Operations, seconds, to_item
 from lgkv.langgraph._sweeper import Sweeper
-from lgkv.memory import MemoryView, Put, StoredItem, check_page
-from lgkv.vectors import IndexConfig as VectorConfig
+from lgkv.memory import MemoryView
 from lgkv.writer import Change, Pending
 
 __all__ = ["AsyncLgkvStore", "FoundItem", "LgkvStore"]
@@ -49,37 +40,6 @@ SWEEP_INTERVAL_MINUTES: Final = 5.0
 _NO_TTL: Final = TTLConfig()
 
 logger = logging.getLogger("lgkv")
-
-
-class FoundItem(SearchItem):
-    """An item that a search found; `parts` are the scores that its own is made of.
-
-    They are named "vector" and "keyword". What has no score is a plain `SearchItem`.
-    """
-
-    __slots__ = ("parts",)
-
-    parts: Mapping[str, float]
-
-
-@dataclass(slots=True)
-class _Plan:
-    """A batch, checked: its operations, the last put of each item, the texts to embed."""
-
-    ops: list[Op] = field(default_factory=list)
-    puts: dict[tuple[tuple[str, ...], str], PutOp] = field(default_factory=dict)
-    texts: dict[tuple[tuple[str, ...], str], dict[str, str]] = field(default_factory=dict)
-    queries: list[str] = field(default_factory=list)
-
-    @property
-    def documents(self) -> list[str]:
-        """The texts to embed, each once."""
-        return list(dict.fromkeys(text for texts in self.texts.values() for text in texts.values()))
-
-    @property
-    def reads(self) -> bool:
-        """Whether any operation reads."""
-        return any(not isinstance(op, PutOp) for op in self.ops)
 
 
 class LgkvStore(Opening, BaseStore):
@@ -114,7 +74,7 @@ class LgkvStore(Opening, BaseStore):
             db.memory.declare_fields(fields)
         self._index = TextIndex(cast("Mapping[str, Any]", index)) if index else None
         self._sweeper: Sweeper | None = None
-        self._checked: tuple[str, ...] | None = None
+        self._namespaces = Namespaces()
         self.ttl_config = _checked_ttl(ttl)
 
     @property
@@ -133,16 +93,16 @@ class LgkvStore(Opening, BaseStore):
         self, namespace: tuple[str, ...], key: str, *, refresh_ttl: bool | None = None
     ) -> Item | None:
         """Return the item, or None: what a batch with one GetOp gives."""
+        if type(key) is not str:
+            key = str(key)
         if refresh_ttl is None:
             refresh_ttl = (self.ttl_config or _NO_TTL).get("refresh_on_read", True)
-        if type(namespace) is not tuple or namespace != self._checked:
-            _check_op(GetOp(namespace, str(key), refresh_ttl))
-            self._checked = namespace
+        self._namespaces.check(namespace)
         with self._view() as view:
-            found = view.get(namespace, str(key), refresh=refresh_ttl)
+            found = view.get(namespace, key, refresh=refresh_ttl)
         if view.to_refresh:
             self._refresh(view.to_refresh)
-        return None if found is None else _item(found)
+        return None if found is None else to_item(found)
 
     # --- batches ---
 
@@ -153,83 +113,47 @@ class LgkvStore(Opening, BaseStore):
             InvalidInputError: An operation is not usable; nothing was written.
             InvalidNamespaceError: A namespace's label is empty, or holds a period or NUL.
         """
-        plan = self._plan(ops)
+        batch = Operations.of(ops, self._namespaces, self._index)
         embedded = Embedded()
         if self._index is not None:
-            embedded = self._index.embed(plan.documents, plan.queries)
-        results, to_refresh = self._read(plan, embedded)
-        if plan.puts:
-            self._db.commit(self._change(plan, embedded, to_refresh))
+            embedded = self._index.embed(batch.documents, batch.queries)
+        results, to_refresh = self._read(batch, embedded)
+        if batch.puts:
+            self._db.commit(self._change(batch, embedded, to_refresh))
         else:
             self._refresh(to_refresh)
         return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Execute operations as `batch` does; the event loop never waits for the disk."""
-        plan = self._plan(ops)
+        batch = Operations.of(ops, self._namespaces, self._index)
         embedded = Embedded()
         if self._index is not None:
-            embedded = await self._index.aembed(plan.documents, plan.queries)
-        results, to_refresh = await _loops.read(self._db, lambda: self._read(plan, embedded))
-        if plan.puts:
-            await _loops.write(self._db, self._change(plan, embedded, to_refresh))
+            embedded = await self._index.aembed(batch.documents, batch.queries)
+        results, to_refresh = await _loops.read(self._db, lambda: self._read(batch, embedded))
+        if batch.puts:
+            await _loops.write(self._db, self._change(batch, embedded, to_refresh))
         else:
             self._refresh(to_refresh)
         return results
 
-    def _plan(self, ops: Iterable[Op]) -> _Plan:
-        plan = _Plan()
-        checked: tuple[str, ...] | None = None
-        for op in ops:
-            plan.ops.append(op)
-            if isinstance(op, PutOp):
-                if op.namespace is not checked:  # puts of one namespace often share it
-                    _check_op(op)
-                    checked = op.namespace
-                plan.puts[op.namespace, str(op.key)] = op
-                continue
-            _check_op(op)
-            if isinstance(op, SearchOp) and op.query and op.query not in plan.queries:
-                plan.queries.append(op.query)
-        if self._index is not None:
-            plan.texts = {place: self._index.texts(op) for place, op in plan.puts.items()}
-        return plan
-
-    def _read(self, plan: _Plan, embedded: Embedded) -> tuple[list[Result], set[bytes]]:
+    def _read(self, batch: Operations, embedded: Embedded) -> tuple[list[Result], set[bytes]]:
         """Return the results, and which items' deadlines the reads move."""
-        if not plan.reads:
-            return [None] * len(plan.ops), set()
+        if not batch.reads:
+            return [None] * len(batch.ops), set()
         with self._view() as view:
-            has_words = self._index is not None and self._index.has_words
-            config = self._vector_config
-            results = [
-                _read_one(view, op, embedded, config, has_words=has_words) for op in plan.ops
-            ]
+            results = batch.read(view, embedded, self._index)
         return results, view.to_refresh
 
     def _view(self) -> MemoryView:
         omit_expired = bool((self.ttl_config or _NO_TTL).get("omit_expired", False))
         return self._db.memory.view(omit_expired=omit_expired)
 
-    def _change(self, plan: _Plan, embedded: Embedded, to_refresh: set[bytes]) -> Change[None]:
-        puts = []
-        for (namespace, key), op in plan.puts.items():
-            if self._index is None:
-                puts.append(Put(namespace, key, op.value, None, _seconds(op.ttl)))
-                continue
-            texts = plan.texts.get((namespace, key), {})
-            vectors = (
-                {path: embedded.documents[text] for path, text in texts.items()}
-                if self._index.embeds
-                else None
-            )
-            words = list(texts.values()) if self._index.has_words and texts else None
-            puts.append(Put(namespace, key, op.value, vectors, _seconds(op.ttl), words))
-        return self._db.memory.change(puts, to_refresh, self._vector_config)
-
-    @property
-    def _vector_config(self) -> VectorConfig | None:
-        return None if self._index is None else self._index.vectors
+    def _change(
+        self, batch: Operations, embedded: Embedded, to_refresh: set[bytes]
+    ) -> Change[None]:
+        config = None if self._index is None else self._index.vectors
+        return self._db.memory.change(batch.to_put(embedded, self._index), to_refresh, config)
 
     def _refresh(self, to_refresh: set[bytes]) -> None:
         """Queue the moving of deadlines; a read waits neither for it nor for its failure."""
@@ -324,97 +248,7 @@ class AsyncLgkvStore(LgkvStore):
         return await asyncio.to_thread(super().stop_ttl_sweeper, timeout)
 
 
-# --- one operation -------------------------------------------------------------------------
-
-
-def _check_op(op: Op) -> None:
-    """Raise unless `op` is an operation that can be executed."""
-    if isinstance(op, (GetOp, PutOp)):
-        _check_tuple(op.namespace)
-    elif isinstance(op, SearchOp):
-        _check_tuple(op.namespace_prefix)
-        validate_filter(op.filter)
-        check_page(op.limit, op.offset)
-    elif isinstance(op, ListNamespacesOp):
-        check_page(op.limit, op.offset)
-        for condition in op.match_conditions or ():
-            if condition.match_type not in ("prefix", "suffix"):
-                raise InvalidInputError(
-                    f"unknown match type {condition.match_type!r}: use 'prefix' or 'suffix'"
-                )
-            if not isinstance(condition.path, (tuple, list)):
-                raise InvalidInputError(
-                    f"a path to match is a tuple of labels, not {condition.path!r}"
-                )
-    else:
-        raise InvalidInputError(
-            f"unknown operation {op!r}: use GetOp, SearchOp, PutOp or ListNamespacesOp"
-        )
-    validate_op_namespace(op)
-
-
-def _check_tuple(namespace: Any) -> None:
-    if not isinstance(namespace, tuple):
-        raise InvalidInputError(
-            f"a namespace is a tuple of labels, not {namespace!r}: write ('users', '42')"
-        )
-
-
-def _read_one(
-    view: MemoryView, op: Op, embedded: Embedded, config: VectorConfig | None, *, has_words: bool
-) -> Result:
-    if isinstance(op, GetOp):
-        found = view.get(op.namespace, str(op.key), refresh=op.refresh_ttl)
-        return None if found is None else _item(found)
-    if isinstance(op, SearchOp):
-        return [
-            _search_item(stored)
-            for stored in view.search(
-                op.namespace_prefix,
-                filter=op.filter,
-                vector=embedded.queries.get(op.query) if op.query else None,
-                text=op.query if op.query and has_words else None,
-                limit=op.limit,
-                offset=op.offset,
-                refresh=op.refresh_ttl,
-                config=config,
-            )
-        ]
-    if isinstance(op, ListNamespacesOp):
-        conditions = op.match_conditions or ()
-        return view.namespaces(
-            prefixes=[each.path for each in conditions if each.match_type == "prefix"],
-            suffixes=[each.path for each in conditions if each.match_type == "suffix"],
-            max_depth=op.max_depth,
-            limit=op.limit,
-            offset=op.offset,
-        )
-    return None
-
-
-def _item(stored: StoredItem) -> Item:
-    return Item(
-        value=stored.value,
-        key=stored.key,
-        namespace=stored.namespace,
-        created_at=stored.created_at,
-        updated_at=stored.updated_at,
-    )
-
-
-def _search_item(stored: StoredItem) -> SearchItem:
-    kind = SearchItem if stored.parts is None else FoundItem
-    item = kind(
-        namespace=stored.namespace,
-        key=stored.key,
-        value=stored.value,
-        created_at=stored.created_at,
-        updated_at=stored.updated_at,
-        score=stored.score,
-    )
-    if isinstance(item, FoundItem) and stored.parts is not None:
-        item.parts = stored.parts
-    return item
+# --- configuration -----------------------------------------------------------------------
 
 
 def _checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
@@ -422,7 +256,7 @@ def _checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
         return None
     if not isinstance(ttl, Mapping):
         raise InvalidInputError(f"ttl is {ttl!r}: give a dict such as {{'default_ttl': 60}}")
-    _seconds(ttl.get("default_ttl"))
+    seconds(ttl.get("default_ttl"))
     interval = ttl.get("sweep_interval_minutes")
     if interval is not None:
         _check_interval(interval)
@@ -432,14 +266,6 @@ def _checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
 def _check_interval(minutes: Any) -> None:
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not minutes > 0:
         raise InvalidInputError(f"the sweep_interval_minutes are {minutes!r}: give more than 0")
-
-
-def _seconds(minutes: float | None) -> float | None:
-    """Return a time to live in seconds, checked."""
-    if minutes is None:
-        return None
-    ttl_us(minutes)  # refuses what is not a number
-    return minutes * 60
 
 
 class _Log:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
-from lgkv.expiry import due, now_us, ttl_us
-from lgkv.keywords import count_words
+from lgkv.expiry import due, now_us
 from lgkv.layout import Kind
-from lgkv.memory.checks import check_key, check_namespace, check_page
+from lgkv.memory.checks import check_page
 from lgkv.memory.fields import read_fields, write_fields
-from lgkv.memory.items import encode_value
 from lgkv.memory.nearest import Meaning
+from lgkv.memory.preparing import Put, prepare
 from lgkv.memory.semantic import Vectors
 from lgkv.memory.view import MemoryView, SearchPlan, StoredItem
-from lgkv.memory.writing import SWEEP_ITEMS, Prepared, sweep
+from lgkv.memory.writing import SWEEP_ITEMS, sweep
 from lgkv.memory.writing import apply as apply_puts
 from lgkv.nodes import Paths
-from lgkv.vectors import IndexConfig, VectorIndex, VectorState, common_dims, vector_set
+from lgkv.vectors import IndexConfig, VectorIndex, VectorState, common_dims
 from lgkv.writer import Batch, Change
 
 __all__ = [
@@ -37,21 +36,6 @@ __all__ = [
 
 IMPORTED_AT_ONCE: Final = 1000
 """So many items are stored with one flush: more gain little, and others wait longer."""
-
-
-class Put(NamedTuple):
-    """An item to store; with `value` None, to delete.
-
-    `vectors` is a mapping from field paths to vectors, a list of vectors, one vector, or None.
-    `text` is what a search by words finds the item by: a str, a list of them, or None.
-    """
-
-    namespace: tuple[str, ...]
-    key: str
-    value: Mapping[str, Any] | None
-    vectors: Any = None
-    ttl_seconds: float | None = None
-    text: str | Sequence[str] | None = None
 
 
 class Memory:
@@ -245,9 +229,7 @@ class Memory:
         is checked against what the file has if they are not.
         """
         now = self.clock()
-        known: set[tuple[str, ...]] = set()
-        last = {(put.namespace, put.key): put for put in (_prepare(put, known) for put in puts)}
-        prepared = list(last.values())
+        prepared = prepare(puts)
         dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
         after: list[VectorState] = []
 
@@ -279,32 +261,3 @@ class Memory:
         """Return a change that deletes up to 1,000 expired items and gives their number."""
         now = self.clock()
         return Change(lambda batch: sweep(batch, now))
-
-
-# --- preparing -----------------------------------------------------------------------------
-
-
-def _prepare(put: Put, known: set[tuple[str, ...]]) -> Prepared:
-    """Return the put, checked and encoded; the namespaces in `known` were checked before."""
-    namespace, key, value, vectors, ttl_seconds, text = put
-    try:
-        is_known = namespace in known
-    except TypeError:  # it is not a tuple of str, which the check says better
-        is_known = False
-    if not is_known:
-        if not check_namespace(namespace):
-            raise InvalidInputError(
-                "an item cannot be stored in the empty namespace (): give it a label"
-            )
-        known.add(namespace)
-    check_key(key)
-    if value is None:
-        return Prepared(namespace, key, None)
-    return Prepared(
-        namespace,
-        key,
-        encode_value(value),
-        None if vectors is None else vector_set(vectors),
-        0 if ttl_seconds is None else ttl_us(ttl_seconds),
-        None if text is None else count_words(text),
-    )

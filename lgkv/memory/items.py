@@ -11,6 +11,7 @@ functions in Cython, and a test demands identical bytes and answers.
 
 from __future__ import annotations
 
+import datetime
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
@@ -19,8 +20,11 @@ from lgkv._items import (
     entry_place,
     find_entry,
     pack_entry,
+    pack_of,
+    read_entry,
     scan_pack,
     unpack_entry,
+    utc_time,
     without_entries,
 )
 from lgkv._plain import decode_mapping, encode_mapping
@@ -50,6 +54,7 @@ __all__ = [
     "scan_pack",
     "unpack_item",
     "unpack_place",
+    "utc_time",
     "without_entries",
 ]
 
@@ -61,6 +66,7 @@ Place = tuple[int, int]
 PACK_BYTES: Final = 4000
 """A pack takes no more entries than fit into this: with its envelope a page of the file."""
 
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _ITEM_KIND: Final = bytes((Kind.ITEM,))
 _PACK_KIND: Final = bytes((Kind.PACK,))
 _ENTRY: Final = struct.Struct("<I5QI")
@@ -183,12 +189,10 @@ def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
 
     It has the place of the item's pack, and the item's own sequence in 8 bytes.
     """
-    if len(body) != _PLACE.size + 8 or not suffix:
-        raise CorruptionError(
-            Table.MEMORY.label, item_key(suffix), "the item's place does not have its size"
-        )
-    node = suffix[: 1 + suffix[0]]
-    return _PACK_KIND + node + body[: _PLACE.size], int.from_bytes(body[_PLACE.size :], "big")
+    try:
+        return pack_of(suffix, body)
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, item_key(suffix), str(error)) from None
 
 
 def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | None:
@@ -198,10 +202,13 @@ def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | N
         return None
     key, sequence = unpack_place(suffix, body)
     pack = snapshot.get(Table.MEMORY, key)
-    at = -1 if pack is None else checked(key, find_entry, pack, sequence)
-    if pack is None or at < 0:
+    try:
+        fields = None if pack is None else read_entry(pack, sequence)
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
+    if fields is None:
         raise CorruptionError(Table.MEMORY.label, key, "the item is not where it should be")
-    return key, unpack_item(key, pack, at)
+    return key, ItemRecord._make(fields)
 
 
 def unpack_item(key: bytes, pack: bytes, at: int) -> ItemRecord:
@@ -221,6 +228,11 @@ def checked(key: bytes, read: Callable[..., T], *arguments: Any) -> T:
 
 
 # --- Python reference: begin ---------------------------------------------------------------
+
+
+def _utc_time(microseconds: int) -> datetime.datetime:
+    """Return the time that is so long after 1970 began; OverflowError beyond the calendar."""
+    return _EPOCH + datetime.timedelta(microseconds=microseconds)
 
 
 def _pack_entry(  # noqa: PLR0917  the fields, in their order
@@ -251,6 +263,20 @@ def _unpack_entry(pack: bytes, at: int) -> tuple[int, int, int, int, int, bytes,
     start = at + _ENTRY.size
     key, value = pack[start : start + size], pack[start + size : end]
     return updated, sequence, created, ttl, deadline, key, value
+
+
+def _pack_of(suffix: bytes, body: bytes) -> tuple[bytes, int]:
+    """Return the key of the pack that an item is in, and its sequence, by the item's record."""
+    if len(body) != _PLACE.size + 8 or not suffix:
+        raise ValueError("the item's place does not have its size")
+    node = suffix[: 1 + suffix[0]]
+    return _PACK_KIND + node + body[: _PLACE.size], int.from_bytes(body[_PLACE.size :], "big")
+
+
+def _read_entry(pack: bytes, sequence: int) -> tuple[int, int, int, int, int, bytes, bytes] | None:
+    """Return what `_unpack_entry` does of the entry with this sequence; None without one."""
+    at = _find_entry(pack, sequence)
+    return None if at < 0 else _unpack_entry(pack, at)
 
 
 def _entry_place(pack: bytes, at: int) -> tuple[int, int]:

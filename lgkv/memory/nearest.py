@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby, islice
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,8 @@ class Meaning:
 
     def __init__(self, index: VectorIndex) -> None:
         self.index = index
-        self._under: tuple[tuple[int, int], dict[tuple[str, ...], NDArray[np.uint64]]]
-        self._under = (0, 0), {}
+        self._under: tuple[int, tuple[int, int], dict[tuple[str, ...], NDArray[np.uint64]]]
+        self._under = 0, (0, 0), {}
         self._namespaces: dict[int, tuple[str, ...]] = {}
 
     def numbers(self, snapshot: Snapshot, prefix: tuple[str, ...]) -> NDArray[np.uint64] | None:
@@ -44,12 +43,16 @@ class Meaning:
         """
         if not prefix:
             return None
-        state = snapshot.read_state()
-        as_of = state.nodes, state.names_epoch
-        known_as_of, known = self._under
-        if known_as_of != as_of or len(known) > MAX_PREFIXES:
+        number = snapshot.number()
+        known_as_of, counted, known = self._under
+        if not number:  # it is open, and what it has may not come to be
             known = {}
-            self._under = as_of, known
+        elif number != known_as_of:
+            state = snapshot.read_state()
+            counters = state.nodes, state.names_epoch
+            if counters != counted or len(known) > MAX_PREFIXES:
+                known = {}
+            self._under = number, counters, known
         found = known.get(prefix)
         if found is None:
             nodes = walk_nodes(snapshot, [frozenset((label,)) for label in prefix])
@@ -67,8 +70,7 @@ class Meaning:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(NamedTuple):
     """An item that was found by its vectors."""
 
     suffix: bytes
@@ -132,11 +134,17 @@ class Nearest:
 
     def _shown(self, hits: Iterator[Hit]) -> Iterator[Near]:
         """Yield what is not filtered out, of equal scores the newest first."""
-        for _, equal in groupby(hits, lambda hit: hit.score):
-            shown = [one for one in map(self._read, equal) if one is not None]
-            if len(shown) > 1:
-                shown.sort(key=lambda one: (one.record.updated_us, one.record.sequence))
-            yield from reversed(shown)
+        alike: list[Near] = []
+        score: float | None = None
+        for hit in hits:
+            if hit.score != score:
+                yield from _newest_first(alike)
+                alike.clear()
+                score = hit.score
+            found = self._read(hit)
+            if found is not None:
+                alike.append(found)
+        yield from _newest_first(alike)
 
     def _read(self, hit: Hit) -> Near | None:
         """Return the item of a hit; None if it is not shown."""
@@ -151,3 +159,10 @@ class Nearest:
         if self._test is not None and not self._test.holds(record.encoded):
             return None
         return Near(hit.suffix, pack, record, hit.score)
+
+
+def _newest_first(alike: list[Near]) -> list[Near]:
+    """Return items of one score, the last update first."""
+    if len(alike) > 1:
+        alike.sort(key=lambda one: (one.record.updated_us, one.record.sequence), reverse=True)
+    return alike

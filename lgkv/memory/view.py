@@ -17,7 +17,7 @@ from lgkv.keywords import best_by_words, fuse
 from lgkv.layout import Table
 from lgkv.memory.checks import check_key, check_mode, check_namespace, check_page
 from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
-from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item
+from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item, utc_time
 from lgkv.memory.listing import list_namespaces
 from lgkv.memory.nearest import Meaning, Near, Nearest
 from lgkv.memory.recency import Found, newest_first
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryView", "SearchPlan", "StoredItem"]
 
-EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 FUSED: Final = 200
 """As many of the best by words, and by vector, are fused."""
 
@@ -111,17 +110,23 @@ class MemoryView:
         self, namespace: tuple[str, ...], key: str, *, refresh: bool = False
     ) -> StoredItem | None:
         """Return the item, or None."""
-        number = self._paths.number(self._snapshot, check_namespace(namespace))
-        if number is None:
-            return None
-        suffix = item_suffix(number, check_key(key))
-        found = read_item(self._snapshot, suffix)
-        if found is None:
+        suffix = self._suffix_of(namespace, key)
+        found = None if suffix is None else read_item(self._snapshot, suffix)
+        if suffix is None or found is None:
             return None
         pack, record = found
         if self._ended_by and 0 < record.deadline_us <= self._ended_by:
             return None
         return self._item(namespace, suffix, pack, record, refresh=refresh)
+
+    def _suffix_of(self, namespace: tuple[str, ...], key: str) -> bytes | None:
+        """Return what the keys of the item's records end in; None if there is no such namespace."""
+        known = self._paths.known(self._snapshot)
+        try:
+            number = known[namespace]  # it was checked when it was found
+        except (KeyError, TypeError):
+            number = self._paths.number(self._snapshot, check_namespace(namespace))
+        return None if number is None else item_suffix(number, check_key(key))
 
     def search(
         self,
@@ -166,11 +171,8 @@ class MemoryView:
 
     def vectors(self, namespace: tuple[str, ...], key: str) -> NDArray[np.float32] | None:
         """Return the vectors of an item, of shape (count, dims); None if it has none."""
-        number = self._paths.number(self._snapshot, check_namespace(namespace))
-        if number is None:
-            return None
-        suffix = item_suffix(number, check_key(key))
-        return self._meaning.index.vectors(self._snapshot, suffix)
+        suffix = self._suffix_of(namespace, key)
+        return None if suffix is None else self._meaning.index.vectors(self._snapshot, suffix)
 
     def plan(
         self,
@@ -363,10 +365,10 @@ class MemoryView:
         if refresh and ttl_us and needs_refresh(ttl_us, record.deadline_us, self._now):
             self.to_refresh.add(suffix)
         try:
-            updated = _time(record.updated_us)
+            updated = utc_time(record.updated_us)
             is_first = record.created_us == record.updated_us
-            created = updated if is_first else _time(record.created_us)
-            expires = _time(record.deadline_us) if record.deadline_us else None
+            created = updated if is_first else utc_time(record.created_us)
+            expires = utc_time(record.deadline_us) if record.deadline_us else None
         except OverflowError as error:
             raise CorruptionError(Table.MEMORY.label, pack, f"a damaged time: {error}") from None
         return StoredItem(
@@ -391,7 +393,3 @@ class MemoryView:
 
 def _suffix(found: Found) -> bytes:
     return item_suffix(found.node, found.record().key_text(found.key))
-
-
-def _time(microseconds: int) -> datetime.datetime:
-    return EPOCH + datetime.timedelta(microseconds=microseconds)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
-from lgkv.keys import encode_text, pack_bytes, pack_uint
-from lgkv.keywords import KeywordChanges, Words
+from lgkv.keys import pack_bytes, pack_uint
+from lgkv.keywords import KeywordChanges
 from lgkv.layout import Kind, Table
 from lgkv.memory.fields import fields_of, index_item, unindex_item
 from lgkv.memory.items import (
@@ -35,25 +35,15 @@ from lgkv.memory.items import (
     unpack_place,
     without_entries,
 )
+from lgkv.memory.preparing import Prepared
 from lgkv.nodes import Node, Tree
-from lgkv.vectors import IndexConfig, VectorChanges, VectorSet, VectorState
+from lgkv.vectors import IndexConfig, VectorChanges, VectorState
 from lgkv.writer import Batch
 
-__all__ = ["SWEEP_ITEMS", "Prepared", "apply", "sweep"]
+__all__ = ["SWEEP_ITEMS", "apply", "sweep"]
 
 SWEEP_ITEMS: Final = 1000
 """The most expired items that one commit deletes: others need not wait long for the lock."""
-
-
-class Prepared(NamedTuple):
-    """A put, checked and encoded outside every lock; without `encoded` it deletes."""
-
-    namespace: tuple[str, ...]
-    key: str
-    encoded: bytes | None
-    vectors: VectorSet | None = None
-    ttl_us: int = 0
-    words: Words | None = None
 
 
 @dataclass(slots=True)
@@ -118,22 +108,24 @@ class _Change:
 
     def put_all(self, puts: Iterable[Prepared]) -> None:
         """Store and delete items, of which no two are the same."""
-        places = []
+        places, keys = [], []
         works: dict[tuple[str, ...], _Work] = {}
         for put in puts:
-            work = works.get(put.namespace)
+            namespace = put.namespace
+            work = works.get(namespace)
             if work is None:
-                node = (self._tree.find if put.encoded is None else self._tree.make)(put.namespace)
+                node = (self._tree.find if put.encoded is None else self._tree.make)(namespace)
                 if node is None:
                     continue
-                work = works[put.namespace] = self._work(node)
-            raw = encode_text(put.key)
-            places.append((put, work, raw, work.prefix + pack_bytes(raw)))
-        bodies = self._batch.get_all(Table.MEMORY, [item_key(place[-1]) for place in places])
-        for (put, work, raw, suffix), body in zip(places, bodies, strict=True):
+                work = works[namespace] = self._work(node)
+            suffix = work.prefix + pack_bytes(put.key)
+            places.append((put, work, suffix))
+            keys.append(item_key(suffix))
+        bodies = self._batch.get_all(Table.MEMORY, keys)
+        for (put, work, suffix), body in zip(places, bodies, strict=True):
             old = None if body is None else self._take(work, suffix, body)
             if put.encoded is not None:
-                self._store(work, suffix, raw, put, put.encoded, old)
+                self._store(work, suffix, put, put.encoded, old)
             elif old is not None:
                 self._remove(work, suffix, old)
 
@@ -152,29 +144,26 @@ class _Change:
         self._remove(work, suffix, old)
         return 1
 
-    def _store(  # noqa: PLR0917  it is called for every item of a batch
-        self,
-        work: _Work,
-        suffix: bytes,
-        raw: bytes,
-        put: Prepared,
-        encoded: bytes,
-        old: ItemRecord | None,
+    def _store(
+        self, work: _Work, suffix: bytes, put: Prepared, encoded: bytes, old: ItemRecord | None
     ) -> None:
         batch, node, now = self._batch, work.node, self._now
-        updated = max(now, node.newest[0])
+        _, key, _, vectors, ttl_us, words = put
+        state = batch.state
+        state.sequence = sequence = state.sequence + 1
+        updated = node.newest[0]
+        updated = max(now, updated)
+        node.newest = place = updated, sequence
         created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
-        batch.state.sequence += 1
-        node.newest = place = updated, batch.state.sequence
-        deadline = now + put.ttl_us if put.ttl_us else 0
-        entry = pack_entry(updated, place[1], created, put.ttl_us, deadline, raw, encoded)
+        deadline = now + ttl_us if ttl_us else 0
+        entry = pack_entry(updated, sequence, created, ttl_us, deadline, key, encoded)
         work.new.append((suffix, place, entry))
         if old is not None:
             self._vectors.remove(suffix)
-        if put.vectors is not None:
-            self._vectors.put(node.number, suffix, put.vectors)
-        if put.words is not None or old is not None:
-            self._keywords.put(node.number, suffix, put.words or {})
+        if vectors is not None:
+            self._vectors.put(node.number, suffix, vectors)
+        if words is not None or old is not None:
+            self._keywords.put(node.number, suffix, words or {})
         before = 0 if old is None else old.deadline_us
         if before or deadline:
             move_deadline(batch, Kind.ITEM_DEADLINE, suffix, before, deadline)

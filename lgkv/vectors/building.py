@@ -85,7 +85,8 @@ class Builder:
         self._graph: Graph | None = None
         self._aside: Graph | None = None
         self._why_not = "the graph is not built yet"
-        self._tuned_at = 0
+        self._tuned_at = self._tuned_by = 0
+        """Of how many vectors the graph was when it was tuned, and by how many queries it was."""
         self._saved_at = 0
         self._damaged = False
         self._useless_below = 0.0
@@ -99,8 +100,14 @@ class Builder:
         """Whether the graph that a search used lacks much, or has many that are dead."""
         graph = self._graph
         return graph is None or (
-            tail > tail_limit(directory.vectors) or graph.living > STALE * directory.vectors
+            tail > tail_limit(directory.vectors)
+            or graph.living > STALE * directory.vectors
+            or self._is_blind()
         )
+
+    def _is_blind(self) -> bool:
+        """Whether the graph was tuned by few queries, and there are enough now."""
+        return self._tuned_by < RECENT_QUERIES // 2 and len(self.queries) == RECENT_QUERIES
 
     def ready(self, directory: Directory) -> tuple[Graph | None, str]:
         """Return the graph that may be asked, or None and why there is none."""
@@ -354,7 +361,7 @@ class Builder:
         if graph.tombstones > TOMBSTONES * len(graph):
             self._aside, self._saved_at = Graph(directory.settings), 0
             return True
-        if graph.width and graph.living < RETUNE * self._tuned_at:
+        if graph.width and graph.living < RETUNE * self._tuned_at and not self._is_blind():
             self._graph, self._aside = graph, None
         elif not self._publish(graph):
             return graph is self._aside and not self._stop.is_set()
@@ -366,10 +373,11 @@ class Builder:
         """Tune the graph and let searches use it; return whether that was possible."""
         options = self.options
         tuning = Tuning(self._env, self._directory, self._stop)
-        width, found = tuning.tune(graph, list(self.queries), options.recall)
+        queries = list(self.queries)
+        width, found = tuning.tune(graph, queries, options.recall)
         if self._stop.is_set() or options is not self.options:
             return False
-        self._tuned_at = graph.living
+        self._tuned_at, self._tuned_by = graph.living, len(queries)
         self._aside = None
         if not width:
             until = RETUNE * graph.living

@@ -83,6 +83,10 @@ def check_vector(vector: Any, what: str) -> NDArray[np.float32]:
         InvalidInputError: It is not a list of numbers, is empty or too long, or one of them
             is NaN, infinite, or too large for float32.
     """
+    if type(vector) is np.ndarray and vector.dtype == np.float32 and vector.ndim == 1:
+        own: NDArray[np.float32] = vector.copy()
+        if 1 <= own.size <= MAX_DIMS and np.isfinite(own).all():
+            return own
     row: NDArray[np.float32] = check_rows([vector], what)[0]
     return row
 
@@ -99,18 +103,21 @@ def check_rows(vectors: Any, what: str) -> NDArray[np.float32]:
         raise InvalidInputError(f"{what} is not a list of numbers: {error}") from None
     if given.dtype.kind not in "fiu":
         raise InvalidInputError(f"{what} is not a list of numbers, but of {given.dtype}")
-    with np.errstate(over="ignore"):
-        rows = np.array(given, dtype=np.float32, order="C")
+    if given.dtype == np.float32:
+        rows = np.array(given, order="C")
+    else:
+        with np.errstate(over="ignore"):
+            rows = np.array(given, dtype=np.float32, order="C")
     if rows.ndim != 2 or not 1 <= rows.shape[1] <= MAX_DIMS:
         raise InvalidInputError(
             f"{what} has the shape {rows.shape[1:]}: give 1 to {MAX_DIMS} numbers"
         )
-    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if wrong.size:
-        row = rows[wrong[0]]
-        place = int(np.flatnonzero(~np.isfinite(row))[0])
-        which = "" if len(rows) == 1 else f" (number {wrong[0]})"
+    finite = np.isfinite(rows)
+    if not finite.all():
+        number, place = np.argwhere(~finite)[0].tolist()
+        which = "" if len(rows) == 1 else f" (number {number})"
         raise InvalidInputError(
-            f"{what}{which} holds {row[place]} at {place}: every number must be finite in float32"
+            f"{what}{which} holds {rows[number, place]} at {place}: "
+            "every number must be finite in float32"
         )
     return rows

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lgkv._vectors import locate
+from lgkv._vectors import locate, name_at
 from lgkv.errors import CorruptionError
 from lgkv.layout import Kind, Table
 from lgkv.snapshot import Snapshot
@@ -102,11 +102,7 @@ class SlabPlace:
 
     def suffix(self, record: memoryview, row: int) -> bytes:
         """Return the name of the item that `row` is a vector of."""
-        ends = self.suffixes_at - 4 * len(self)
-        end = ends + 4 * row
-        start = int.from_bytes(record[end - 4 : end], "little") if row else 0
-        stop = int.from_bytes(record[end : end + 4], "little")
-        return bytes(record[self.suffixes_at + start : self.suffixes_at + stop])
+        return name_at(record, self.suffixes_at, len(self.labels), row)
 
 
 class Ranges:
@@ -206,6 +202,11 @@ class Directory:
         sizes = [len(slab) for slab in self.slabs]
         return Ranges(self.slabs, list(range(len(sizes))), [0] * len(sizes), sizes)
 
+    @cached_property
+    def nothing(self) -> Ranges:
+        """No rows."""
+        return Ranges(self.slabs, [], [], [])
+
     # --- choosing rows ---
 
     def select(self, nodes: NDArray[np.uint64] | None) -> Ranges:
@@ -237,6 +238,8 @@ class Directory:
     def behind(self, ranges: Ranges, label: int) -> Ranges:
         """Return those of `ranges` that are in slabs with labels from `label` on."""
         first = bisect.bisect_left(self.lasts, label)
+        if first == len(self.slabs):
+            return self.nothing
         kept = [place for place, number in enumerate(ranges.slabs) if number >= first]
         return Ranges(
             self.slabs,

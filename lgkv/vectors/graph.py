@@ -21,7 +21,7 @@ from lgkv.vectors.settings import Settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LINKS", "Graph", "Links", "graph_bytes"]
+__all__ = ["LINKS", "Frame", "Graph", "Links", "graph_bytes"]
 
 LINKS: Final = 16
 """HNSW's M: so many links a vector has on the upper levels, twice as many on the lowest."""
@@ -88,6 +88,45 @@ class Links:
         return words[1 : 1 + int(words[0] & 0xFFFF)]
 
 
+class Frame:
+    """The memory of a graph that was saved: its links, and room for its vectors.
+
+    It is what hnswlib copies, so there are two of it for a moment, and nothing else as large.
+    """
+
+    def __init__(self, settings: Settings, links: Links) -> None:
+        """Take what is there of `links`, which were checked and are not needed afterwards."""
+        empty = hnswlib.Index(_space(settings), settings.dims)
+        empty.init_index(1, LINKS, CONSTRUCTION_WIDTH, SEED)
+        self.state: dict[str, Any] = empty.__getstate__()[0]
+        count, labels = len(links.labels), links.labels.astype("<u8")
+        vector_at, label_at = self.state["offset_data"], self.state["label_offset"]
+        data = np.zeros((count, self.state["size_data_per_element"]), np.uint8)
+        data[:, :vector_at] = links.lowest
+        data[:, label_at:] = labels[:, None].view(np.uint8)
+        self.vectors: NDArray[np.float32] = data[:, vector_at:label_at].view(np.float32)
+        """To be filled, as `Graph.add` takes them."""
+        self.dead: set[int] = set(labels[links.dead].tolist())
+        self.state.update(
+            max_elements=count,
+            cur_element_count=count,
+            ep_added=True,
+            has_deletions=bool(self.dead),
+            enterpoint_node=links.entry,
+            max_level=links.max_level,
+            element_levels=links.levels.copy(),
+            label_lookup_external=labels,
+            label_lookup_internal=np.arange(count, dtype=np.uint32),
+            data_level0=data.reshape(-1).view(np.int8),
+            link_lists=links.upper.copy().view(np.int8),
+        )
+
+
+def _space(settings: Settings) -> str:
+    """Return hnswlib's name for how vectors are compared."""
+    return "l2" if settings.metric == "l2" else "ip"
+
+
 def _beyond(words: NDArray[np.uint32], count: int) -> bool:
     """Whether a link is to none of `count` vectors; what stands behind the links has no sense."""
     counted = np.arange(words.shape[1] - 1)[None, :] < (words[:, :1] & 0xFFFF)
@@ -104,7 +143,7 @@ class Graph:
         self.covered = 1
         self.width = 0
         """How many candidates a search looks at; 0 as long as that was not tuned."""
-        self._space = "l2" if settings.metric == "l2" else "ip"
+        self._space = _space(settings)
         if index is None:
             index = hnswlib.Index(self._space, settings.dims)
             index.init_index(first_size, LINKS, CONSTRUCTION_WIDTH, SEED)
@@ -203,35 +242,10 @@ class Graph:
         )
 
     @classmethod
-    def of_links(cls, settings: Settings, links: Links, rows: NDArray[np.float32]) -> Graph:
-        """Return the graph that was saved; `rows` are its vectors, as `add` takes them.
-
-        Raises:
-            ValueError: The links cannot be those of a graph.
-        """
-        links.check()
-        empty = cls(settings, first_size=1)
-        state = empty._index.__getstate__()[0]
-        count, vector_at, label_at = len(rows), state["offset_data"], state["label_offset"]
-        data = np.zeros((count, state["size_data_per_element"]), np.uint8)
-        data[:, :vector_at] = links.lowest
-        data[:, vector_at:label_at] = np.ascontiguousarray(rows).view(np.uint8)
-        data[:, label_at:] = links.labels.astype("<u8")[:, None].view(np.uint8)
-        state.update(
-            max_elements=count,
-            cur_element_count=count,
-            ep_added=True,
-            has_deletions=bool(links.dead.any()),
-            enterpoint_node=links.entry,
-            max_level=links.max_level,
-            element_levels=links.levels,
-            label_lookup_external=links.labels,
-            label_lookup_internal=np.arange(count, dtype=np.uint32),
-            data_level0=data.reshape(-1).view(np.int8),
-            link_lists=links.upper.view(np.int8),
-        )
-        graph = cls(settings, hnswlib.Index(state))
-        graph._buried = set(links.labels[links.dead].tolist())
+    def of_frame(cls, settings: Settings, frame: Frame) -> Graph:
+        """Return the graph that was saved, once `frame` has its vectors."""
+        graph = cls(settings, hnswlib.Index(frame.state))
+        graph._buried = frame.dead
         return graph
 
     # --- changing; inside `changing` ---

@@ -48,11 +48,24 @@ class VectorIndex:
         self._builder = Builder(env, writer, self.directory)
         self._following = threading.Lock()
         self._recent: tuple[Directory, ...] = ()
+        self._newest: tuple[int, Directory | None] = 0, None
+        """The number of the snapshot that was asked about last, and the answer."""
 
     # --- following ---
 
     def directory(self, snapshot: Snapshot) -> Directory | None:
         """Return where the vectors lie as of `snapshot`; None if there are none."""
+        number = snapshot.number()
+        known_as_of, directory = self._newest
+        if not number:  # it is open: nothing of it is remembered, for it may not come to be
+            state = read_state(snapshot)
+            return _load(snapshot, state) if state.vectors else None
+        if number != known_as_of:
+            directory = self._follow(snapshot)
+            self._newest = number, directory
+        return directory
+
+    def _follow(self, snapshot: Snapshot) -> Directory | None:
         state = read_state(snapshot)
         if not state.vectors:
             return None
@@ -63,18 +76,8 @@ class VectorIndex:
         with self._following:  # one thread reads, and the others find what it read
             found = self._known(as_of)
             if found is None:
-                settings = read_settings(snapshot)
-                if settings is None or settings.generation != state.live:
-                    raise CorruptionError(
-                        Table.MEMORY.label,
-                        bytes((Kind.VECTOR_SETTINGS,)),
-                        f"there are vectors of generation {state.live}, but not their settings",
-                    )
                 before = [one for one in self._recent if _as_of(one) <= as_of]
-                if before:
-                    found = advance(before[-1], snapshot, state, settings)
-                if found is None:
-                    found = load_directory(snapshot, state, settings)
+                found = _load(snapshot, state, before[-1] if before else None)
                 self._recent = tuple(sorted((*self._recent, found), key=_as_of))[
                     -RECENT_DIRECTORIES:
                 ]
@@ -114,7 +117,7 @@ class VectorIndex:
     ) -> Plan:
         """Return how a search for the `wanted` best in `nodes` goes; None for everywhere."""
         graph, why = self._builder.ready(directory)
-        if _as_of(directory) < _as_of(self._recent[-1]):
+        if self._recent and _as_of(directory) < _as_of(self._recent[-1]):
             graph, why = None, "the search reads an older commit than others do"
         return plan_search(
             directory,
@@ -140,6 +143,8 @@ class VectorIndex:
 
         A caller goes on to the next if one did not give what it needs; the last is exact.
         """
+        if nodes is not None and directory.select(nodes).vectors == directory.vectors:
+            nodes = None
         query = Query(vector, directory.settings.metric)
         records = Records(snapshot, directory, self._env.map_epoch)
         first = self.plan(directory, nodes, wanted=wanted, filtered=filtered)
@@ -222,7 +227,21 @@ class VectorIndex:
         self._builder.after_fork_in_child()
         self._following = threading.Lock()
         self._recent = ()
+        self._newest = 0, None
 
 
 def _as_of(directory: Directory) -> tuple[int, int]:
     return directory.settings.generation, directory.sequence
+
+
+def _load(snapshot: Snapshot, state: VectorState, before: Directory | None = None) -> Directory:
+    """Return the directory as of `snapshot`, which goes on from `before` if the log does."""
+    settings = read_settings(snapshot)
+    if settings is None or settings.generation != state.live:
+        raise CorruptionError(
+            Table.MEMORY.label,
+            bytes((Kind.VECTOR_SETTINGS,)),
+            f"there are vectors of generation {state.live}, but not their settings",
+        )
+    found = None if before is None else advance(before, snapshot, state, settings)
+    return load_directory(snapshot, state, settings) if found is None else found

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -205,7 +205,7 @@ def _scan_halves(records: Records, ranges: Ranges, query: Query, out: NDArray[np
 
 @dataclass(slots=True)
 class Named:
-    """Vectors by label, of which some may be dead, or not in `nodes`."""
+    """Vectors by label, of which some may be dead, or not in `nodes`: one or more, sorted."""
 
     keys: NDArray[np.float32]
     labels: NDArray[np.uint64]
@@ -216,16 +216,19 @@ class Named:
         """Return slab and row of the vectors at `places`; -1 for what is none."""
         slabs, rows = self.directory.locate(self.labels[places])
         if self.nodes is not None:
-            for at in np.flatnonzero(slabs >= 0).tolist():
-                node = self.directory.slabs[slabs[at]].nodes[rows[at]]
-                found = int(np.searchsorted(self.nodes, node))
-                if found == len(self.nodes) or self.nodes[found] != node:
-                    slabs[at] = -1
+            nodes = self._nodes_of(slabs, rows)
+            at = np.searchsorted(self.nodes[:-1], nodes)
+            slabs[self.nodes[at] != nodes] = -1
         return slabs, rows
 
+    def _nodes_of(self, slabs: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return the numbers of the namespaces that rows are in; 0, which has none, for no row."""
+        places = self.directory.slabs
+        each = zip(slabs.tolist(), rows.tolist(), strict=True)
+        return np.array([places[s].nodes[row] if s >= 0 else 0 for s, row in each], np.uint64)
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+
+class Hit(NamedTuple):
     """An item that was found, by its best vector."""
 
     suffix: bytes

@@ -19,7 +19,7 @@ from lgkv.keys import pack_uint
 from lgkv.layout import Kind, Table, decode_plain, encode_plain
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.directory import Directory
-from lgkv.vectors.graph import LINKS, Graph, Links
+from lgkv.vectors.graph import LINKS, Frame, Graph, Links
 from lgkv.vectors.ranking import Records
 from lgkv.vectors.settings import read_state, write_state
 from lgkv.writer import Batch, Change, Writer
@@ -42,6 +42,9 @@ CHUNK_BYTES: Final = (4 << 20) - 4096
 
 MISSING: Final = 0.3
 """Beyond this part of vectors that are gone a saved graph is not worth loading."""
+
+FILLED_ROWS: Final = 512
+"""So many vectors are copied at a time."""
 
 _POINTER_KEY: Final = bytes((Kind.VECTOR_GRAPH,))
 _HEADER: Final = struct.Struct("<QQQQQQQQd")
@@ -221,10 +224,15 @@ def load_graph(
         )
     try:
         links.check()
-        vectors = _vectors(Records(snapshot, directory, map_epoch), links, slabs, rows)
-        graph = Graph.of_links(directory.settings, links, vectors)
     except ValueError as error:
         raise CorruptionError(Table.MEMORY.label, _POINTER_KEY, str(error)) from None
+    dead = np.flatnonzero(slabs < 0).tolist()
+    gone = [(number, links.neighbours(number).copy()) for number in dead]
+    frame = Frame(directory.settings, links)
+    del links  # the frame has what is needed of them
+    _fill(frame.vectors, Records(snapshot, directory, map_epoch), slabs, rows)
+    _stand_in(frame.vectors, slabs, gone)
+    graph = Graph.of_frame(directory.settings, frame)
     graph.covered, graph.width = saved.covered, saved.width
     return graph, saved
 
@@ -255,17 +263,26 @@ def _read_links(snapshot: Snapshot, saved: SavedGraph) -> Links:
     return Links(labels, levels, lowest, upper, saved.entry, saved.max_level)
 
 
-def _vectors(
-    records: Records, links: Links, slabs: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the vectors of the graph; one that is gone stands amid its neighbours."""
-    found = np.zeros((len(slabs), records.directory.settings.dims), np.float32)
+def _fill(
+    vectors: NDArray[np.float32],
+    records: Records,
+    slabs: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> None:
+    """Copy the vectors of the graph from the slabs, some at a time."""
     for number in np.unique(slabs[slabs >= 0]).tolist():
-        here = slabs == number
-        found[here] = records.graph_rows(number, rows[here])
-    for gone in np.flatnonzero(slabs < 0).tolist():
-        near = links.neighbours(gone)
-        near = near[slabs[near] >= 0]
-        if len(near):
-            found[gone] = found[near].mean(axis=0)
-    return found
+        here = np.flatnonzero(slabs == number)
+        for some in np.array_split(here, 1 + len(here) // FILLED_ROWS):
+            vectors[some] = records.graph_rows(number, rows[some])
+
+
+def _stand_in(
+    vectors: NDArray[np.float32],
+    slabs: NDArray[np.int64],
+    gone: list[tuple[int, NDArray[np.uint32]]],
+) -> None:
+    """Put those that are gone amid their neighbours."""
+    for number, near in gone:
+        there = near[slabs[near] >= 0]
+        if len(there):
+            vectors[number] = vectors[there].mean(axis=0)

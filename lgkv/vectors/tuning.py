@@ -1,7 +1,7 @@
 """Tuning a graph: how many candidates it has to look at for the recall that was asked for.
 
-It is measured against exact search, on recent queries and on points between neighbours:
-those are as the corpus is, and not in the graph.
+It is measured against exact search, on recent queries and on points that are as far from a
+vector as its neighbours are: those lie where the corpus is, and are not in the graph.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from lgkv.env import Environment
 from lgkv.snapshot import Snapshot
-from lgkv.vectors.directory import Directory, Ranges
+from lgkv.vectors.directory import Directory
 from lgkv.vectors.graph import Graph
 from lgkv.vectors.ranking import Query, Records, scan_ranges
 
@@ -57,10 +57,14 @@ class Tuning:
     def tune(
         self, graph: Graph, queries: list[NDArray[np.float32]], recall: float
     ) -> tuple[int, float]:
-        """Return the smallest width that has `recall`, or 0, and what was found with it."""
+        """Return the smallest width that has `recall`, or 0, and what was found with it.
+
+        Each of `queries` counts once.
+        """
         target = recall + HEADROOM * (1 - recall)
+        queries = list({query.tobytes(): query for query in queries}.values())
         while len(queries) < SAMPLE and not self._stop.is_set():
-            query = self._between_neighbours()
+            query = self._amid(graph)
             if query is None:
                 break
             queries.append(query)
@@ -74,23 +78,26 @@ class Tuning:
                 return width, found
         return 0, found
 
-    def _between_neighbours(self) -> NDArray[np.float32] | None:
-        """Return a point between a vector and one of those of its slab that are near to it."""
+    def _amid(self, graph: Graph) -> NDArray[np.float32] | None:
+        """Return a point that is as far from a vector as one of its neighbours is."""
         with self._env.snapshot() as snapshot:
             directory = self._directory(snapshot)
             if directory is None:
                 return None
             records = Records(snapshot, directory, self._env.map_epoch)
-            number = int(self._random.integers(len(directory.slabs)))
-            count = len(directory.slabs[number])
-            row = int(self._random.integers(count))
-            start = records.graph_rows(number, np.array([row]))[0]
-            slab = Ranges(directory.slabs, [number], [0], [count])
-            metric = directory.settings.metric
-            nearest = np.argsort(-scan_ranges(records, slab, Query(start, metric)).keys)
-            other = nearest[min(count - 1, 1 + int(self._random.integers(NEAREST)))]
-            between = (start + records.graph_rows(number, np.array([other]))[0]) / 2
-            return Query(between, metric).narrow
+            everything = directory.everything
+            some = self._random.integers(everything.rows, size=1)
+            vector = _row(records, *everything.locate(some))
+            answer = graph.search(vector, min(2 * NEAREST, graph.living))
+            if answer is None:
+                return None
+            labels, _ = answer
+            near = labels[min(len(labels) - 1, 1 + int(self._random.integers(NEAREST)))]
+            slabs, rows = directory.locate(np.array([near]))
+            away = self._random.standard_normal(vector.size)
+            if slabs[0] >= 0:  # else it has died meanwhile
+                away *= np.linalg.norm(_row(records, slabs, rows) - vector) / np.linalg.norm(away)
+            return Query((vector + away).astype(np.float32), directory.settings.metric).narrow
 
     def _probe(self, vector: NDArray[np.float32]) -> _Probe | None:
         if self._stop.is_set():
@@ -107,6 +114,14 @@ class Tuning:
             floor = float(np.partition(keys, first)[first])
             margin, part = query.margin(directory.longest)
         return _Probe(query.narrow, floor - margin - abs(floor) * part, count)
+
+
+def _row(
+    records: Records, slabs: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the one vector there, as the graph has it."""
+    found: NDArray[np.float32] = records.graph_rows(int(slabs[0]), rows)[0]
+    return found
 
 
 def _found(graph: Graph, probe: _Probe, width: int) -> float:

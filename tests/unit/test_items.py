@@ -23,6 +23,7 @@ from lgkv.memory import items
 
 NAMES = (
     "pack_entry", "unpack_entry", "entry_place", "find_entry", "without_entries", "scan_pack",
+    "read_entry", "pack_of", "utc_time",
 )  # fmt: skip
 
 
@@ -35,6 +36,9 @@ class Twin(NamedTuple):
     find_entry: Callable[[bytes, int], int]
     without_entries: Callable[[bytes, set[int]], bytes]
     scan_pack: Callable[[bytes, Any, int], list[int]]
+    read_entry: Callable[[bytes, int], tuple[Any, ...] | None]
+    pack_of: Callable[[bytes, bytes], tuple[bytes, int]]
+    utc_time: Callable[[int], datetime.datetime]
 
 
 PYTHON = Twin(*(getattr(items, f"_{name}") for name in NAMES))
@@ -96,9 +100,29 @@ def test_both_read_a_pack_alike(pack: bytes, sequence: int, at: int) -> None:
         ("find_entry", (pack, sequence)),
         ("without_entries", (pack, {sequence, 0, 1, 2})),
         ("scan_pack", (pack, None, sequence)),
+        ("read_entry", (pack, sequence)),
     ):
         python, native = getattr(PYTHON, name), getattr(NATIVE, name)
         assert outcome(native, *arguments) == outcome(python, *arguments)
+
+
+@given(st.binary(max_size=6), st.binary(max_size=4).map(lambda more: b"p" * 21 + more))
+@example(b"\x01\x07k", b"p" * 24)
+def test_both_find_the_pack_of_an_item_alike(suffix: bytes, body: bytes) -> None:
+    assert outcome(NATIVE.pack_of, suffix, body) == outcome(PYTHON.pack_of, suffix, body)
+
+
+@given(st.integers(0, 253_402_300_799_999_999 + 2) | st.integers(0, 2**64 - 1))
+@example(0)
+@example(951_782_400_000_000)  # the 29th of February 2000
+@example(4_107_542_400_000_000)  # the first of March 2100, which has no such day
+def test_both_give_the_same_time(microseconds: int) -> None:
+    native, python = (outcome(each.utc_time, microseconds) for each in (NATIVE, PYTHON))
+    if isinstance(python, datetime.datetime):
+        assert native == python
+        assert native.tzinfo is python.tzinfo is datetime.timezone.utc
+    else:
+        assert native[0] is python[0] is OverflowError
 
 
 def test_entry_with_its_sequence_is_cut_out() -> None:

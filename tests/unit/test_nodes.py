@@ -13,7 +13,7 @@ from lgkv.env import Options
 from lgkv.errors import CorruptionError
 from lgkv.keys import pack_bytes
 from lgkv.layout import Kind, Table, encode_fields
-from lgkv.nodes import Node, Tree, Wanted, find_node, walk_nodes
+from lgkv.nodes import Node, Paths, Tree, Wanted, find_node, walk_nodes
 from lgkv.writer import Batch, Change
 
 LONG = "x" * 100_000
@@ -228,3 +228,42 @@ def test_item_without_its_namespace_is_damage(connection: Connection) -> None:
     connection.commit(Change(lambda batch: batch.delete_range(Table.MEMORY, bytes((Kind.NODE,)))))
     with pytest.raises(CorruptionError, match="not where it says"):
         connection.commit(Change(lambda batch: Tree(batch).node(1)))
+
+
+# --- numbers that are remembered -------------------------------------------------------------
+
+
+def test_numbers_are_remembered_while_the_counters_stand_still(connection: Connection) -> None:
+    paths = Paths()
+    add(connection, ("a",))
+    with connection.snapshot() as snapshot:
+        number = paths.number(snapshot, ("a",))
+        assert number is not None
+        assert paths.number(snapshot, ("b",)) is None
+    add(connection, ("a",))
+    with connection.snapshot() as snapshot:
+        assert paths.known(snapshot) == {("a",): number, ("b",): None}
+    add(connection, ("b",))
+    with connection.snapshot() as snapshot:
+        assert paths.known(snapshot) == {}
+        assert paths.number(snapshot, ("b",)) is not None
+    add(connection, ("a",), change=-2)
+    with connection.snapshot() as snapshot:
+        assert paths.number(snapshot, ("a",)) is None
+
+
+def test_nothing_is_remembered_of_a_transaction_that_is_open(connection: Connection) -> None:
+    paths = Paths()
+
+    def apply(batch: Batch) -> None:
+        tree = Tree(batch)
+        count_items(tree, tree.make(("a",)), 1)
+        tree.save()
+        assert paths.number(batch.view(), ("a",)) is not None
+        raise ValueError("as if it had failed")
+
+    with pytest.raises(ValueError, match="as if"):
+        connection.commit(Change(apply))
+    add(connection, ("b",))
+    with connection.snapshot() as snapshot:
+        assert paths.number(snapshot, ("a",)) is None

@@ -162,11 +162,17 @@ def test_put_writes_four_records(db: lgkv.Database, monkeypatch: pytest.MonkeyPa
     assert counts.take()[1] <= 20 + 4
 
 
-def test_get_reads_three_records(db: lgkv.Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_reads_two_records_and_the_counters_after_a_commit(
+    db: lgkv.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(db, 500)
     db.memory.get(("n", "3"), "13")
     counts = Counting(monkeypatch)
     assert db.memory.get(("n", "3"), "23") is not None
+    assert counts.take() == (2, 0)  # place, pack
+    db.memory.put(("n", "4"), "more", {})
+    counts.take()
+    assert db.memory.get(("n", "3"), "33") is not None
     assert counts.take() == (3, 0)  # counters, place, pack
 
 

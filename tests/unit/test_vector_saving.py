@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -356,3 +357,22 @@ def test_links_out_of_range_never_reach_hnswlib(path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=r"range|together|size|twice"):
             wrong.check()
+
+
+def test_loading_holds_the_vectors_once_beside_hnswlibs_own(path: Path) -> None:
+    rows = clustered(3_000, 256, 1)
+    fill(path, rows)
+    with lgkv.open(path) as db:
+        index = db._connection.companion(VectorIndex, VectorIndex)
+        with db._connection.snapshot() as snapshot:
+            directory = index.directory(snapshot)
+            tracemalloc.start()
+            try:
+                found = saving.load_graph(snapshot, directory, db._connection.env.map_epoch)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert found is not None
+        assert len(found[0]) == 3_000
+    frame = 3_000 * (256 * 4 + graph.LINKS * 8 + 12)
+    assert frame < peak < 1.5 * frame

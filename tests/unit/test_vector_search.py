@@ -17,7 +17,7 @@ import lgkv
 from lgkv import _vectors
 from lgkv.errors import InvalidInputError
 from lgkv.memory import Put
-from lgkv.vectors import IndexConfig, building, planning, tuning
+from lgkv.vectors import IndexConfig, building, check_vector, planning, tuning
 from tests.processes import Program
 from tests.unit.vector_corpus import clustered, definition, nearest, put_all
 
@@ -128,6 +128,32 @@ def test_labels_are_located_among_slabs() -> None:
     assert rows.tolist()[:4] == [-1, 1, 0, 0]
     with pytest.raises(ValueError, match="shapes"):
         _vectors.locate(np.zeros(1, np.uint64), np.zeros(1, np.uint64), [], [], [], slabs, rows)
+
+
+def test_name_is_read_from_its_slabs_record() -> None:
+    ends, names = np.array([2, 2, 5], "<u4"), b"abcde"
+    record = b"xx" + ends.tobytes() + names
+    found = [_vectors.name_at(memoryview(record), 14, 3, row) for row in range(3)]
+    assert found == [b"ab", b"", b"cde"]
+
+
+@pytest.mark.parametrize(("start", "count", "row"), [
+    (14, 3, 3), (14, 3, -1), (11, 3, 0), (15, 3, 2), (20, 3, 0),
+])  # fmt: skip
+def test_name_outside_its_record_is_refused(start: int, count: int, row: int) -> None:
+    record = b"xx" + np.array([2, 1, 5], "<u4").tobytes() + b"abcde"
+    with pytest.raises(ValueError, match="does not lie"):
+        _vectors.name_at(record, start, count, row)
+
+
+def test_number_that_is_not_finite_is_found_in_an_array_too() -> None:
+    for wrong in (np.nan, np.inf):
+        vector = np.ones(5, np.float32)
+        vector[3] = wrong
+        with pytest.raises(InvalidInputError, match=r"holds (nan|inf) at 3"):
+            check_vector(vector, "it")
+    large = np.full(5, 3e38, np.float32)  # its square is not finite, it is
+    assert check_vector(large, "it").tolist() == large.tolist()
 
 
 # --- exact search ---
@@ -360,6 +386,28 @@ def test_graph_has_the_recall_that_is_asked_for(
     assert db.vectors.explain(rows[0]).kind == "graph"
     # It was tuned on a sample; these are others, and few.
     assert recall(db, kept, clustered(30, 24, 2), metric) >= 0.97
+
+
+@pytest.mark.usefixtures("cheap")
+def test_graph_is_tuned_again_once_there_are_queries(
+    db: lgkv.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned: list[int] = []
+    tune = tuning.Tuning.tune
+
+    def counting(self: Any, graph: Any, queries: list[Any], recall: float) -> tuple[int, float]:
+        tuned.append(len(queries))
+        return tune(self, graph, queries, recall)
+
+    monkeypatch.setattr(tuning.Tuning, "tune", counting)
+    put_all(db, clustered(1_000, 16, 1))
+    with_graph(db)
+    queries = clustered(2 * building.RECENT_QUERIES, 16, 2)
+    for query in queries:
+        db.memory.search((), vector=query)
+    assert db.vectors.wait(20)
+    assert tuned[0] < building.RECENT_QUERIES // 2
+    assert tuned[1:] == [building.RECENT_QUERIES]
 
 
 @pytest.mark.usefixtures("cheap")
