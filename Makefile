@@ -35,7 +35,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
-	$(BIN)/python -m mypy.stubtest --mypy-config-file=pyproject.toml lgkv._items \
+	$(BIN)/python -m mypy.stubtest --mypy-config-file=pyproject.toml lgkv._heads lgkv._items \
 		lgkv._msgpack lgkv._native lgkv._plain lgkv._shadow lgkv._vectors
 	$(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext

@@ -39,9 +39,9 @@ def clone_all(list nodes, load, list given=None, frozenset models=frozenset()) -
     """Return fresh values of *nodes*, but for what *given* has that is not `MISSING`.
 
     *load* makes those of raw nodes from their bytes, and those of nodes that have a source,
-    which become nodes of what was decoded; *models* are as for `build`. The collector is paused meanwhile: all
-    that is made stays. A clone that was given out before, that nobody holds any more and that
-    is as it was then, is as good as a fresh one.
+    which become nodes of what was decoded; *models* are as for `build`. The collector is
+    paused meanwhile: all that is made stays. A clone that was given out before, that nobody
+    holds any more and that is as it was then, is as good as a fresh one.
     """
     if given is None:
         given = [MISSING] * len(nodes)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.heads import Head, unpack_head
+from lgkv.checkpoints.numbers import namespace_numbers
 from lgkv.checkpoints.order import LATEST, Bound, bound_of, descending
 from lgkv.checkpoints.reading import PAGE, Place, Snapshots
-from lgkv.checkpoints.thread import namespace_numbers, read_thread
+from lgkv.checkpoints.thread import read_thread
 from lgkv.layout import Table, split_key
 from lgkv.snapshot import Snapshot
 

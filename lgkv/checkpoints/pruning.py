@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
 from lgkv.checkpoints.heads import ChannelEntry, Head, frame_key
-from lgkv.checkpoints.thread import ThreadEdit, namespace_numbers
+from lgkv.checkpoints.numbers import namespace_numbers
+from lgkv.checkpoints.thread import ThreadEdit
 from lgkv.layout import Kind, Table
 
 __all__ = ["Keep", "drop_checkpoints", "free_values", "prune_thread"]

@@ -10,12 +10,12 @@ from typing import Any, Final, NamedTuple
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import Fetched
 from lgkv.checkpoints.heads import ChannelEntry, Head, unpack_head
-from lgkv.checkpoints.order import bound_of, descending
-from lgkv.checkpoints.thread import (
+from lgkv.checkpoints.numbers import (
     channel_names,
     namespace_number,
     namespace_numbers,
 )
+from lgkv.checkpoints.order import bound_of, descending
 from lgkv.checkpoints.values import StoredValue, unpack_stored
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from lgkv.checkpoints import pruning
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.heads import unpack_head
+from lgkv.checkpoints.numbers import ROOT_NAMESPACE
 from lgkv.checkpoints.order import LATEST, Bound, descending
 from lgkv.checkpoints.reading import Place, newest_head
-from lgkv.checkpoints.thread import ROOT_NAMESPACE, ThreadEdit, now_us, read_thread
+from lgkv.checkpoints.thread import ThreadEdit, now_us, read_thread
 from lgkv.checkpoints.types import PLAIN_TYPE, PlainCodec, ThreadInfo, decode_parts
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError, InvalidInputError

@@ -10,8 +10,8 @@ import lgkv
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
 from lgkv.checkpoints.heads import Head, frame_key
+from lgkv.checkpoints.numbers import namespace_numbers
 from lgkv.checkpoints.reading import Place, read_head
-from lgkv.checkpoints.thread import namespace_numbers
 from lgkv.checkpoints.values import Piece, StoredValue
 from lgkv.codec.plan import Form
 from lgkv.keys import unpack_id, unpack_uint
