@@ -44,6 +44,7 @@ cdef enum:
     LEAF_BYTES = 40
     KEY_DEPTH = 3
     KEY_PARTS = 4
+    MAX_SHARED = 1000
 
 
 cdef object _HOLE = object()
@@ -63,10 +64,9 @@ cdef class Node:
     cdef readonly Py_ssize_t weight
     cdef readonly bint decoded  # made of a decoded value: a clone equals a fresh decode
     cdef object leaf        # LEAF, FLOAT: the value; MODEL: the class; RAW: its bytes
-    cdef tuple children     # LIST: the nodes; DICT: those of the containers
-    cdef dict template      # DICT: the leaves by key, _HOLE where a container is to be made
-    cdef tuple holes        # DICT: the keys of those
-    cdef Node fields        # MODEL: the instance's __dict__
+    cdef tuple children     # LIST: the nodes; DICT, MODEL: those of the containers
+    cdef dict template      # DICT, and the __dict__ of a MODEL: the leaves by key, else _HOLE
+    cdef tuple holes        # the keys of those
     cdef Node extra         # MODEL: its extra fields, or None
     cdef frozenset names_set  # MODEL: its set fields
     cdef readonly bytes source  # of an element that is not decoded: its serialised bytes
@@ -150,9 +150,7 @@ cdef object _node_key(Node node, int depth):
         return node.leaf
     if depth == 0:
         return None
-    if node.kind == MODEL:
-        node = node.fields
-    if node.kind == DICT:
+    if node.kind == DICT or node.kind == MODEL:
         if type(node.template.get("id")) is str:
             return node.template["id"]
         children = iter(node.children)
@@ -211,11 +209,26 @@ cdef Node _build_list(object value, frozenset models, int depth, bint models_too
     return node
 
 
+cdef dict _SHARED = {}
+
+
+cdef object _shared(object part):
+    """Return the equal of a part that was made before: most messages are of one form."""
+    if len(_SHARED) > MAX_SHARED:
+        _SHARED.clear()
+    return _SHARED.setdefault(part, part)
+
+
 cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
     if depth and not value:
         return _EMPTY_DICT
+    return _build_fields(value, models, depth, models_too)
+
+
+cdef Node _build_fields(dict value, frozenset models, int depth, bint models_too):
     cdef Node node = Node.__new__(Node), child
     cdef list children = [], holes = []
+    cdef bint empty = True
     cdef dict template = PyDict_Copy(value)  # nobody else changes it meanwhile
     cdef PyObject *key
     cdef PyObject *item
@@ -233,11 +246,12 @@ cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
             return None
         holes.append(<object>key)
         children.append(child)
+        empty = empty and (child is _EMPTY_LIST or child is _EMPTY_DICT)
         node.weight += ENTRY_BYTES + child.weight
         PyDict_SetItem(template, <object>key, _HOLE)
-    node.children = tuple(children)
+    node.children = _shared(tuple(children)) if empty else tuple(children)
     node.template = template
-    node.holes = tuple(holes)
+    node.holes = _shared(tuple(holes))
     return node
 
 
@@ -248,20 +262,23 @@ cdef Node _EMPTY_DICT = _build_dict({}, frozenset(), 0, False)
 
 cdef Node _build_model(object value, object kind, frozenset models, int depth):
     # Inside a model the model's own serialiser sees nested models, so they have no node.
-    cdef Node node = Node.__new__(Node)
+    cdef Node node
     extra = value.__pydantic_extra__
     if value.__pydantic_private__ is not None or type(extra) is not dict and extra is not None:
         return None
+    node = _build_fields(value.__dict__, models, depth + 1, False)
+    if node is None:
+        return None
     node.kind = MODEL
     node.leaf = kind
-    node.fields = _build_dict(value.__dict__, models, depth + 1, False)
-    node.extra = None if extra is None else _build_dict(extra, models, depth + 1, False)
-    if node.fields is None or (node.extra is None) != (extra is None):
-        return None
-    node.weight = NODE_BYTES + MODEL_BYTES + node.fields.weight
-    if node.extra is not None:
+    node.weight += MODEL_BYTES
+    if extra is not None:
+        node.extra = _build_dict(extra, models, depth + 1, False)
+        if node.extra is None:
+            return None
         node.weight += node.extra.weight
-    node.names_set = frozenset(value.__pydantic_fields_set__)  # a copy: the value goes on
+    # A copy: the value goes on.
+    node.names_set = _shared(frozenset(value.__pydantic_fields_set__))
     return node
 
 
@@ -338,7 +355,7 @@ cdef bint _matches_dict(Node node, dict value) except -1:
 
 
 cdef bint _matches_model(Node node, object value) except -1:
-    if not _matches_dict(node.fields, value.__dict__):
+    if not _matches_dict(node, value.__dict__):
         return False
     extra = value.__pydantic_extra__
     if extra is None or node.extra is None:

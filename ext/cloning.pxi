@@ -73,8 +73,8 @@ cdef object _decode(Node node, load, frozenset models):
     if of is not None and node.source is not None:
         node.kind, node.leaf, node.children = of.kind, of.leaf, of.children
         node.template, node.holes, node.names_set = of.template, of.holes, of.names_set
-        node.fields, node.extra = of.fields, of.extra
-        node.decoded, node.source, node.lent = True, None, value
+        node.extra, node.decoded = of.extra, True
+        node.source, node.lent = None, value
     return value
 
 
@@ -121,7 +121,7 @@ cdef object _clone_model(Node node):
     cdef object kind = node.leaf
     cdef object fresh = PyType_GenericNew(<type>kind, (), NULL)
     # As pydantic's own model_construct: the class's __setattr__ is not for this.
-    PyObject_GenericSetAttr(fresh, "__dict__", _clone_dict(node.fields))
+    PyObject_GenericSetAttr(fresh, "__dict__", _clone_dict(node))
     # A set of names can be in no cycle: the collector need not look at it.
     names_set = PySet_New(node.names_set)
     PyObject_GC_UnTrack(<PyObject*>names_set)
@@ -213,7 +213,7 @@ cdef bint _dict_came_back(Node node, dict value) except -1:
 
 cdef bint _model_came_back(Node node, PyObject *value) except -1:
     return (
-        _part_came_back(node.fields, value, "__dict__")
+        _part_came_back(node, value, "__dict__")
         and _part_came_back(node.extra, value, "__pydantic_extra__")
         and _part_came_back(None, value, "__pydantic_private__")
         and _part_came_back(None, value, "__weakref__")
@@ -230,7 +230,11 @@ cdef bint _part_came_back(Node node, PyObject *value, str name) except -1:
     try:
         if node is None:
             return part == <PyObject *>None
-        return _came_back(node, part, 2)
+        return (
+            type(<object>part) is dict
+            and Py_REFCNT(part) == 2
+            and _dict_came_back(node, <dict>part)
+        )
     finally:
         Py_DECREF(part)
 
