@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 MAGIC: Final = "lgkv"
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 KNOWN_FEATURES: Final = 0
 """The feature flags that this version understands; a file with another is refused."""
 

@@ -92,7 +92,8 @@ class _Thread:
             assert read_frame(snapshot, self.number, namespace, number) is not None
             self.frames.add(key)
         elif kind is Kind.WRITES:
-            rec.unpack_writes(key, body)
+            pieces = values.pieces_in(key, rec.unpack_writes(key, body))
+            self.values |= {values.pack_stored(stored) or b"": stored for stored in pieces}
         else:
             raise AssertionError(f"{kind!r} does not belong among the threads")
 

@@ -178,7 +178,7 @@ class Checkpoints:
             index = SPECIAL_WRITES.get(channel, position)
             payload = self._codec.encode(value)
             new.append(rec.Write(task_id, index, task_path, channel, payload))
-        return put_task_writes(thread_id, namespace, checkpoint_id, new)
+        return put_task_writes(thread_id, namespace, checkpoint_id, new, self._recent)
 
     # --- reading ---
 

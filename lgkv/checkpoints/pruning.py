@@ -7,6 +7,7 @@ such an ancestor is pruned it stays as a *carrier*, which no listing shows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -46,58 +47,67 @@ def prune_thread(thread: ThreadEdit, keep: Keep) -> int:
         kept = keep.choose(heads)
         dropped += len(heads) - len(kept)
         if len(kept) < len(heads) or thread.heads(namespace, Kind.CARRIER):
-            _retain(thread, namespace, heads, kept)
+            _retain(_Dropped(thread, namespace), heads, kept)
     return dropped
 
 
 def drop_checkpoints(thread: ThreadEdit, namespace: int, ids: Iterable[str]) -> None:
     """Delete checkpoints of a namespace by id, whether they are listed or carriers."""
-    gone = []
+    dropped = _Dropped(thread, namespace)
     for checkpoint_id in ids:
         for kind in (Kind.CHECKPOINT, Kind.CARRIER):
             head = thread.head(namespace, checkpoint_id, kind)
             if head is not None:
-                thread.drop(namespace, head, kind)
-                gone.append(head)
+                dropped.drop(head, kind)
     heads = thread.heads(namespace)
-    _retain(thread, namespace, heads, heads, gone)
+    _retain(dropped, heads, heads)
 
 
-def _retain(
-    thread: ThreadEdit,
-    namespace: int,
-    heads: list[Head],
-    kept: list[Head],
-    gone: Iterable[Head] = (),
-) -> None:
-    """Drop the checkpoints that are not `kept`, but for what `kept` is rebuilt from.
+class _Dropped:
+    """Checkpoints of a namespace that are dropped, and what is to be freed with them."""
 
-    The values of those `gone` are freed as well.
-    """
+    def __init__(self, thread: ThreadEdit, namespace: int) -> None:
+        self.thread, self.namespace = thread, namespace
+        self.changed: list[Head] = []
+        self._released: list[values.StoredValue] = []
+
+    def drop(self, head: Head, kind: Kind = Kind.CHECKPOINT) -> None:
+        """Delete a checkpoint, or a carrier, with its pending writes."""
+        prefix = rec.writes_prefix(self.thread.number, self.namespace, head.id)
+        self._released.extend(values.in_writes(self.thread.batch, prefix))
+        self.thread.drop(self.namespace, head, kind)
+        self.changed.append(head)
+
+    def free(self) -> None:
+        """Delete what nobody has any more."""
+        free_values(self.thread, self.namespace, self.changed, self._released)
+
+
+def _retain(dropped: _Dropped, heads: list[Head], kept: list[Head]) -> None:
+    """Drop the checkpoints that are not `kept`, but for what `kept` is rebuilt from."""
+    thread, namespace = dropped.thread, dropped.namespace
     carriers = {head.id: head for head in thread.heads(namespace, Kind.CARRIER)}
     by_id = {head.id: head for head in heads} | carriers
     rebuilt = _rebuilt_channels(by_id)
     needed = _ancestors_needed(kept, by_id, rebuilt)
     carried = {channel for head in kept for channel in rebuilt[head.id]}
-    staying, changed = {head.id for head in kept}, list(gone)
+    staying = {head.id for head in kept}
     for head in heads:
         if head.id in staying:
             continue
-        changed.append(head)
         if head.id in needed:
             thread.hide(namespace, _carrier(head, carried))
+            dropped.changed.append(head)
         else:
-            thread.drop(namespace, head)
+            dropped.drop(head)
     for head in carriers.values():
         left = _carrier(head, carried)
         if head.id not in needed:
-            thread.drop(namespace, head, Kind.CARRIER)
+            dropped.drop(head, Kind.CARRIER)
         elif left != head:
             thread.put_carrier(namespace, left)
-        else:
-            continue
-        changed.append(head)
-    free_values(thread, namespace, changed)
+            dropped.changed.append(head)
+    dropped.free()
 
 
 def _carrier(head: Head, carried: set[int]) -> Head:
@@ -143,16 +153,27 @@ def _ancestors_needed(
     return needed
 
 
-def free_values(thread: ThreadEdit, namespace: int, dropped: Iterable[Head]) -> None:
-    """Delete what checkpoints had that are no more, and no remaining one of the namespace has."""
+def free_values(
+    thread: ThreadEdit,
+    namespace: int,
+    dropped: Iterable[Head],
+    released: Iterable[values.StoredValue] = (),
+) -> None:
+    """Delete what nothing that remains of the namespace has.
+
+    `dropped` are checkpoints that are no more, `released` the values of such writes.
+    """
     left = [*thread.heads(namespace), *thread.heads(namespace, Kind.CARRIER)]
     frames = {frame_key(thread.number, namespace, head.frame) for head in left}
     prefix = rec.checkpoints_prefix(thread.number, namespace, Kind.FRAME)
     for key in list(thread.batch.keys(Table.THREADS, prefix)):
         if key not in frames:
             thread.delete(key)
+    writes = rec.checkpoints_prefix(thread.number, namespace, Kind.WRITES)
     values.free_pieces(
-        thread, _values(thread, namespace, dropped), _values(thread, namespace, left)
+        thread,
+        itertools.chain(_values(thread, namespace, dropped), released),
+        itertools.chain(_values(thread, namespace, left), values.in_writes(thread.batch, writes)),
     )
 
 

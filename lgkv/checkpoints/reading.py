@@ -16,7 +16,7 @@ from lgkv.checkpoints.numbers import (
     namespace_numbers,
 )
 from lgkv.checkpoints.order import bound_of, descending
-from lgkv.checkpoints.values import StoredValue, unpack_stored
+from lgkv.checkpoints.values import StoredValue, resolved, unpack_stored
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import TAG_UUID, encode_text
@@ -207,7 +207,8 @@ def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.
     prefix = rec.writes_prefix(place.thread, place.namespace, checkpoint_id)
     writes: list[rec.Write] = []
     for key, body in snapshot.scan(Table.THREADS, prefix):
-        writes.extend(rec.unpack_writes(key, body))
+        stored = rec.unpack_writes(key, body)
+        writes.extend(resolved(snapshot, place.thread, key, write) for write in stored)
     return sorted(writes, key=lambda write: write.order)
 
 

@@ -38,6 +38,9 @@ Version = str | int | float
 
 _THREAD: Final = struct.Struct("<6QI")
 
+PIECE_TYPE: Final = "+piece"
+"""The type of a write whose value is a piece; its bytes are as for a channel's value."""
+
 NO_ID: Final = b"\x00"
 """In the place of an id in a key: sorts before every id."""
 

@@ -9,14 +9,25 @@ from typing import Any, Final, NamedTuple
 
 from lgkv._heads import has_usual_seen, has_usual_versions
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import ChannelValues
+from lgkv.checkpoints.channels import ChannelValues, Planned
 from lgkv.checkpoints.heads import ChannelEntry, Head, Versions
 from lgkv.checkpoints.pruning import free_values
 from lgkv.checkpoints.reading import Parent
-from lgkv.checkpoints.recent import Recent
+from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
-from lgkv.checkpoints.values import BaseMovedError, StoredValue, pack_stored, store_plan
+from lgkv.checkpoints.values import (
+    BaseMovedError,
+    Shared,
+    StoredValue,
+    is_there,
+    pack_stored,
+    pieces_in,
+    shared_value,
+    store_apart,
+    store_plan,
+)
 from lgkv.codec import Codec, Payload
+from lgkv.codec.plan import Form, Fresh
 from lgkv.errors import InvalidInputError
 from lgkv.layout import Table
 from lgkv.writer import Batch, Change
@@ -36,6 +47,9 @@ SPECIAL_WRITES: Final = {
 """Channels whose writes replace an earlier one of the task (LangGraph's `WRITES_IDX_MAP`)."""
 
 MAX_VERSION_BITS: Final = 256
+
+APART_BYTES: Final = 16 << 10
+"""A write of as many bytes is a piece of its own, else it lies in the record of its task."""
 
 
 class Stored(NamedTuple):
@@ -122,6 +136,7 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
     """
     kept, lost = _unchanged(parts, parent)
     planned = values.plan(parent.bases, parts.filled)
+    large = _large(planned)
     orphaned = parts.parent_id is not None and parent.mark is None
     given = {name: parts.values[name] for name in lost if orphaned and name in parts.values}
     rescued = values.plan({}, given)
@@ -140,7 +155,13 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
         missing = {name: plan for name, plan in rescued.items() if name not in packed}
         stored = {}
         for name, plan in (planned | missing).items():
-            stored[name] = value = store_plan(thread, plan.plan, plan.base)
+            if name in large and parts.parent_id is not None:
+                written_at = thread_id, namespace, parts.parent_id
+                payload = large[name]
+                value = shared_value(_shared(thread, recent, written_at, *payload).chain)
+            else:
+                value = store_plan(thread, plan.plan, plan.base)
+            stored[name] = value
             packed[name] = pack_stored(value)
         entries: dict[str, ChannelEntry] = {
             name: (numbers[name], version, packed.get(name))
@@ -162,6 +183,28 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
         recent.hold((thread_id, namespace, parts.id), stored.checkpoint)
 
     return Change(apply, adopt)
+
+
+def _large(planned: Mapping[str, Planned]) -> dict[str, tuple[bytes, Payload]]:
+    """Return the new opaque values that a pending write may have too, with their digests."""
+    found = {}
+    for name, (plan, _) in planned.items():
+        if plan.form is Form.OPAQUE and isinstance(plan.parts[0], Fresh):
+            payload = plan.parts[0].payload
+            if len(payload[1]) >= APART_BYTES:
+                found[name] = digest_of(payload), payload
+    return found
+
+
+def _shared(
+    thread: ThreadEdit, recent: Recent, written_at: Name, digest: bytes, payload: Payload
+) -> Shared:
+    """Return the piece that has a payload: the one of the write or of the value, or a new one."""
+    piece = recent.large(written_at, digest)
+    if piece is None or not is_there(thread, piece):
+        piece = store_apart(thread, payload)
+        recent.hold_large(written_at, digest, piece)
+    return piece
 
 
 def _unchanged(parts: Parts, parent: Parent) -> tuple[dict[str, bytes | None], list[str]]:
@@ -216,14 +259,25 @@ def _head(
 
 
 def put_task_writes(
-    thread_id: str,
-    namespace: str,
-    checkpoint_id: str,
-    writes: Sequence[rec.Write],
+    thread_id: str, namespace: str, checkpoint_id: str, writes: Sequence[rec.Write], recent: Recent
 ) -> Change[None]:
-    """Return the change that stores the pending writes of one task."""
+    """Return the change that stores the pending writes of one task.
+
+    Large values become pieces, which the next checkpoint's channels can share.
+    """
     task_id = writes[0].task_id if writes else ""
     new = {write.idx: write for write in writes}
+    large = {
+        idx: digest_of(write.payload)
+        for idx, write in new.items()
+        if len(write.payload[1]) >= APART_BYTES
+    }
+    written_at = thread_id, namespace, checkpoint_id
+
+    def apart(thread: ThreadEdit, idx: int) -> rec.Write:
+        piece = _shared(thread, recent, written_at, large[idx], new[idx].payload)
+        packed = pack_stored(shared_value(piece.chain)) or b""
+        return new[idx]._replace(payload=(rec.PIECE_TYPE, packed))
 
     def apply(batch: Batch) -> None:
         if not new:
@@ -231,15 +285,23 @@ def put_task_writes(
         thread = ThreadEdit.find_or_add(batch, thread_id)
         space = thread.namespace(namespace)
         key = rec.task_key(thread.number, space, checkpoint_id, task_id)
-        if not thread.put_new(key, rec.pack_writes(checkpoint_id, task_id, list(new.values()))):
+        if large or not thread.put_new(key, _packed(checkpoint_id, task_id, new)):
             body = batch.get(Table.THREADS, key)
             old = {} if body is None else {w.idx: w for w in rec.unpack_writes(key, body)}
-            kept = {index: write for index, write in old.items() if index >= 0}
+            kept = {idx: write for idx, write in old.items() if idx >= 0}
             merged = old | new | kept
-            thread.put(key, rec.pack_writes(checkpoint_id, task_id, list(merged.values())))
+            merged |= {idx: apart(thread, idx) for idx in large if idx not in kept}
+            thread.put(key, _packed(checkpoint_id, task_id, merged))
+            replaced = [write for idx, write in old.items() if merged[idx] is not write]
+            if any(write.payload[0] == rec.PIECE_TYPE for write in replaced):
+                free_values(thread, space, [], pieces_in(key, replaced))
         thread.save()
 
     return Change(apply)
+
+
+def _packed(checkpoint_id: str, task_id: str, writes: Mapping[int, rec.Write]) -> bytes:
+    return rec.pack_writes(checkpoint_id, task_id, list(writes.values()))
 
 
 def check_texts(**texts: Any) -> None:

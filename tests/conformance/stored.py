@@ -27,7 +27,7 @@ class StoredThread:
     """The values of a thread's checkpoints, and its pieces.
 
     `versions` are by namespace, channel, version and what stands in the checkpoint's record.
-    `freed_tails` are chains whose end was freed.
+    `freed_tails` are chains whose end was freed, `writes` the pending writes that are pieces.
     """
 
     number: int
@@ -37,6 +37,7 @@ class StoredThread:
     frames: set[bytes] = field(default_factory=set)
     used_frames: set[bytes] = field(default_factory=set)
     freed_tails: set[int] = field(default_factory=set)
+    writes: list[StoredValue] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -81,16 +82,22 @@ def _walk(snapshot: Snapshot, thread_id: str, number: int) -> StoredThread:
                 found.pieces.append(piece)
             else:
                 found.freed_tails.add(chain)
+        elif kind is Kind.WRITES:
+            found.writes.extend(values.pieces_in(key, rec.unpack_writes(key, body)))
         elif kind is Kind.THREAD:
             found.size_bytes = rec.ThreadRecord.unpack(key, body).size_bytes
-    for namespace in namespace_numbers(snapshot, number):
-        for key, head in _heads(snapshot, thread_id, number, namespace):
-            found.used_frames.add(frame_key(number, namespace, head.frame))
+    _walk_heads(snapshot, thread_id, found)
+    return found
+
+
+def _walk_heads(snapshot: Snapshot, thread_id: str, found: StoredThread) -> None:
+    for namespace in namespace_numbers(snapshot, found.number):
+        for key, head in _heads(snapshot, thread_id, found.number, namespace):
+            found.used_frames.add(frame_key(found.number, namespace, head.frame))
             for channel, version, packed in head.channels:
                 if packed is not None:
                     place = namespace, channel, version, packed
                     found.versions[place] = values.unpack_stored(key, packed)
-    return found
 
 
 def _heads(
@@ -111,7 +118,7 @@ def audit(db: lgkv.Database, thread_id: str = "t") -> StoredThread | None:
     if found is None:
         return None
     used: set[tuple[int, int]] = set()
-    for version in found.versions.values():
+    for version in [*found.versions.values(), *found.writes]:
         for chain, first, size in version.extents:
             used.update((chain, at) for at in range(first, first + size))
     stored: Counter[tuple[int, int]] = Counter()

@@ -147,7 +147,7 @@ def serialised() -> str:
 
 
 def chat(saver: LgkvSaver, clock: Clock) -> None:
-    """A list that grows, and pending writes."""
+    """A list that grows, and pending writes; a large one that a checkpoint shares."""
     config = config_of("chat")
     for step in (1, 2, 3, 4):
         values = {"messages": messages(step), "turn": step}
@@ -155,6 +155,10 @@ def chat(saver: LgkvSaver, clock: Clock) -> None:
         saver.put_writes(config, [("messages", messages(1)), ("turn", step)], "b", "~path")
         clock.wait(1)
     saver.put_writes(config, [("__interrupt__", "why?"), ("turn", None)], "a")
+    large = "a text of its own. " * 900
+    saver.put_writes(config, [("report", large)], "c")
+    values = {"messages": messages(4), "turn": 4, "report": large}
+    put(saver, config, 5, values, {"messages": 4, "turn": 4, "report": 5})
 
 
 def fork(saver: LgkvSaver) -> None:
