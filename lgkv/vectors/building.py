@@ -22,7 +22,7 @@ from lgkv.vectors.directory import Directory
 from lgkv.vectors.graph import Graph, graph_bytes
 from lgkv.vectors.planning import IndexOptions
 from lgkv.vectors.ranking import Records
-from lgkv.vectors.saving import drop_graph, load_graph, read_saved, save_graph, save_refusal
+from lgkv.vectors.saving import drop_graph, load_graph, read_refusal, save_graph, save_refusal
 from lgkv.vectors.settings import VectorState
 from lgkv.vectors.tuning import NEAREST, WIDTHS, Tuning
 from lgkv.writer import Change, Writer
@@ -91,7 +91,7 @@ class Builder:
         self._damaged = False
         self._useless_below = 0.0
         self._last_put = 0.0
-        self._asked = False
+        self._asked = self._again = False
         self.queries: deque[NDArray[np.float32]] = deque(maxlen=RECENT_QUERIES)
 
     # --- for searches ---
@@ -149,7 +149,7 @@ class Builder:
     def _run(self) -> None:
         try:
             self._wait_for_quiet()
-            while not self._stop.is_set() and self._step():
+            while not self._stop.is_set() and (self._step() or not self._is_done()):
                 pass
         except ClosedError as error:
             self._give_up(str(error))
@@ -158,8 +158,17 @@ class Builder:
             logger.warning("the graph of %s was not built: %s", self._env.path, error)
         finally:
             with self._lock:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                    self._stop.clear()
+
+    def _is_done(self) -> bool:
+        """Whether there are no new options; the thread is then over for those who would wake it."""
+        with self._lock:
+            if not self._again:
                 self._thread = None
-                self._stop.clear()
+            self._again = False
+            return self._thread is None
 
     def _wait_for_quiet(self) -> None:
         until = time.monotonic() + LONGEST_QUIET_S
@@ -194,9 +203,10 @@ class Builder:
 
     def configure(self, options: IndexOptions) -> None:
         """Take new options; a graph in use is put aside and tuned to them."""
-        self.options = options  # first: who tunes by others begins again
-        self._tuned_at = 0
         with self._lock:
+            self.options = options  # who tunes by others begins again
+            self._again = self._thread is not None
+            self._tuned_at = 0
             graph, self._graph = self._graph, None
             if graph is not None and self._aside is None:
                 self._aside = graph
@@ -272,19 +282,11 @@ class Builder:
         """Whether it was found before that no graph has the recall, by this process or another."""
         if self._graph is not None or self._aside is not None or self._damaged:
             return False
-        try:
-            saved = read_saved(snapshot)
-        except CorruptionError:
-            return False  # loading finds it, too, and tells
-        recall = self.options.recall
-        if saved is None or not saved.refuses(
-            directory.settings.generation, directory.vectors, recall
-        ):
-            return False
-        self._give_up(
-            f"no graph of these vectors was found to have recall={recall}", float(saved.entry)
-        )
-        return True
+        recall, generation = self.options.recall, directory.settings.generation
+        until = read_refusal(snapshot, generation, directory.vectors, recall)
+        if until:
+            self._give_up(f"no graph of these vectors was found to have recall={recall}", until)
+        return until > 0
 
     def _check_generation(self, directory: Directory) -> None:
         generation = directory.settings.generation
@@ -375,10 +377,13 @@ class Builder:
         tuning = Tuning(self._env, self._directory, self._stop)
         queries = list(self.queries)
         width, found = tuning.tune(graph, queries, options.recall)
-        if self._stop.is_set() or options is not self.options:
-            return False
-        self._tuned_at, self._tuned_by = graph.living, len(queries)
-        self._aside = None
+        with self._lock:
+            if self._stop.is_set() or options is not self.options:
+                return False
+            self._tuned_at, self._tuned_by = graph.living, len(queries)
+            self._aside = None
+            graph.width = width
+            self._graph = graph if width else None
         if not width:
             until = RETUNE * graph.living
             if not self._env.options.read_only:
@@ -389,6 +394,4 @@ class Builder:
                 until,
             )
             return False
-        graph.width = width
-        self._graph = graph
         return True

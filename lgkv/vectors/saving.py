@@ -32,6 +32,7 @@ __all__ = [
     "SavedGraph",
     "drop_graph",
     "load_graph",
+    "read_refusal",
     "read_saved",
     "save_graph",
     "save_refusal",
@@ -105,6 +106,19 @@ def read_saved(snapshot: Snapshot) -> SavedGraph | None:
         raise CorruptionError(
             Table.MEMORY.label, _POINTER_KEY, f"a damaged pointer: {error}"
         ) from None
+
+
+def read_refusal(snapshot: Snapshot, generation: int, vectors: int, recall: float) -> int:
+    """Return from how many vectors on a graph may have `recall`, if fewer were found not to; or 0.
+
+    What is damaged is left to loading, which tells.
+    """
+    try:
+        saved = read_saved(snapshot)
+    except CorruptionError:
+        return 0
+    refuses = saved is not None and saved.refuses(generation, vectors, recall)
+    return saved.entry if saved is not None and refuses else 0
 
 
 # --- saving --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Tuning a graph: how many candidates it has to look at for the recall that was asked for.
 
-It is measured against exact search, on recent queries and on points that are as far from a
-vector as its neighbours are: those lie where the corpus is, and are not in the graph.
+It is measured against exact search, on recent queries and on points amid neighbours, as far
+from the middle of two as they are: those are strewn as the corpus is, and not in the graph.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Tuning:
         return 0, found
 
     def _amid(self, graph: Graph) -> NDArray[np.float32] | None:
-        """Return a point that is as far from a vector as one of its neighbours is."""
+        """Return a point beside the middle of a vector and a neighbour, as far as they are from it.
+
+        If both are a centre and as much noise, so is the point: the middle has half its variance.
+        """
         with self._env.snapshot() as snapshot:
             directory = self._directory(snapshot)
             if directory is None:
@@ -94,10 +97,13 @@ class Tuning:
             labels, _ = answer
             near = labels[min(len(labels) - 1, 1 + int(self._random.integers(NEAREST)))]
             slabs, rows = directory.locate(np.array([near]))
+            other = vector if slabs[0] < 0 else _row(records, slabs, rows)  # it may have died
+            half = (other - vector) / 2
             away = self._random.standard_normal(vector.size)
-            if slabs[0] >= 0:  # else it has died meanwhile
-                away *= np.linalg.norm(_row(records, slabs, rows) - vector) / np.linalg.norm(away)
-            return Query((vector + away).astype(np.float32), directory.settings.metric).narrow
+            away *= np.linalg.norm(half) / np.linalg.norm(away)
+            return Query(
+                (vector + half + away).astype(np.float32), directory.settings.metric
+            ).narrow
 
     def _probe(self, vector: NDArray[np.float32]) -> _Probe | None:
         if self._stop.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,27 @@ def test_graph_is_tuned_again_once_there_are_queries(
     assert db.vectors.wait(20)
     assert tuned[0] < building.RECENT_QUERIES // 2
     assert tuned[1:] == [building.RECENT_QUERIES]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_options_that_come_as_the_thread_ends_are_heeded(
+    db: lgkv.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, late = building.Builder._finish, [0.9]
+
+    def and_then(self: Any, graph: Any, directory: Any) -> bool:
+        more = finish(self, graph, directory)
+        if not more and late:
+            self.configure(replace(self.options, recall=late.pop()))
+        return more
+
+    monkeypatch.setattr(building.Builder, "_finish", and_then)
+    put_all(db, clustered(500, 8, 1))
+    db.vectors.configure(exact_floats=0, recall=0.99)
+    assert db.vectors.wait(20)
+    assert not late
+    assert db.vectors.options.recall == 0.9
+    assert db.vectors.explain(np.ones(8)).kind == "graph"
 
 
 @pytest.mark.usefixtures("cheap")
