@@ -227,6 +227,13 @@ class Snapshot:
         below = bytes(cursor.key()) if found else b""
         return below if below.startswith(prefix) else None
 
+    def last(self, table: Table, prefix: bytes) -> tuple[bytes, bytes] | None:
+        """Return the last key with `prefix` and its body, or None."""
+        cursor = self._txn.cursor(self._databases[table])
+        found = cursor.prev() if cursor.set_range(next_prefix(prefix)) else cursor.last()
+        key = bytes(cursor.key()) if found else b""
+        return (key, open_record(table, key, cursor.value())) if key.startswith(prefix) else None
+
     def scan(
         self,
         table: Table,

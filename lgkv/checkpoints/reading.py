@@ -91,10 +91,12 @@ def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) 
 def newest_head(snapshot: Snapshot, place: Place) -> Head | None:
     """Return the head with the greatest id of a namespace, or None."""
     prefix = rec.checkpoints_prefix(place.thread, place.namespace)
-    for key, body in snapshot.scan(Table.THREADS, prefix, reverse=True):
-        if key[len(prefix)] == TAG_UUID:  # it is the last: so there are no other ids
-            return unpack_head(snapshot, place.thread, place.namespace, key, body)
-        break
+    found = snapshot.last(Table.THREADS, prefix)
+    if found is None:
+        return None
+    key, body = found
+    if key[len(prefix)] == TAG_UUID:  # it is the last: so there are no other ids
+        return unpack_head(snapshot, place.thread, place.namespace, key, body)
     newest = _heads_before(snapshot, place, None, 1)
     return newest[0] if newest else None
 
@@ -116,21 +118,23 @@ def find(
 def load(snapshot: Snapshot, place: Place, head: Head, fetch: Fetch) -> Found:
     """Return the checkpoint of `head` with its values and pending writes."""
     names = channel_names(snapshot, place.thread)
+    key = rec.checkpoint_key(place.thread, place.namespace, head.id)
+    versions: dict[str, rec.Version] = {}
+    values: dict[str, Fetched] = {}
     seen = {}
     try:
-        versions = {names[channel]: version for channel, version in head.versions}
+        for channel, version, packed in head.channels:
+            name = names[channel]
+            versions[name] = version
+            if packed is not None:
+                values[name] = fetch(snapshot, place.thread, unpack_stored(key, packed))
         if head.seen is not None:
             seen["versions_seen"] = {
                 names[node]: {names[channel]: version for channel, version in of}
                 for node, of in head.seen
             }
     except IndexError:
-        key = rec.checkpoint_key(place.thread, place.namespace, head.id)
         raise CorruptionError(Table.THREADS.label, key, "a channel has no name") from None
-    values = {
-        names[channel]: fetch(snapshot, place.thread, _stored(place, head, packed))
-        for channel, packed in head.values.items()
-    }
     return Found(place, head, versions, seen, values, writes_of(snapshot, place, head.id))
 
 

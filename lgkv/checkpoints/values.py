@@ -88,10 +88,14 @@ def pack_stored(stored: StoredValue) -> bytes | None:
     return head + b"".join(map(pack_uint, numbers))
 
 
+_FORMS: Final = tuple(Form)
+"""By number, from 0 on without a gap."""
+
+
 def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
     """Return the value that `pack_stored` packed, from the record under `key`."""
     try:
-        form = Form(packed[0])
+        form = _FORMS[packed[0]]
         if form is Form.INLINE:
             return StoredValue(form, rec.unpack_payload(key, packed[1:]))
         frame_bytes, log_bytes, count, *rest = unpack_numbers(packed, 1)
