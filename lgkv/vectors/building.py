@@ -51,7 +51,7 @@ RETUNE: Final = 1.5
 RETRY_VECTORS: Final = float("inf")
 """After a failure a graph is tried again when the options change, or the file is opened again."""
 
-RECENT_QUERIES: Final = 32
+RECENT_QUERIES: Final = 64
 QUIET_S: Final = 0.2
 LONGEST_QUIET_S: Final = 10.0
 """Building waits until nothing was put for a while, so as not to take the cores from puts."""

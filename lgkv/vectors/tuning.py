@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["NEAREST", "WIDTHS", "Tuning"]
 
 WIDTHS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-SAMPLE: Final = 64
+SAMPLE: Final = 128
 NEAREST: Final = 10
 """A graph is tuned on so many queries, by so many of their nearest."""
 
-HEADROOM: Final = 0.3
+HEADROOM: Final = 0.5
 """So much of what a recall lacks to 1 is asked for beyond it, since a sample is a sample."""
 
 
