@@ -142,10 +142,10 @@ cdef object _give(Node node):
         return node.leaf
     if node.lent is not None and _came_back(node, <PyObject *>lent, 2):
         return lent
-    lent = None
-    if node.spare is not None and _came_back(node, <PyObject *>node.spare, 1):
-        node.spare, node.lent = node.lent, node.spare
-        return node.lent
+    lent = node.spare
+    if lent is not None and _came_back(node, <PyObject *>lent, 2):
+        node.spare, node.lent = node.lent, lent
+        return lent
     lent = _clone(node)
     node.spare, node.lent = node.lent, lent
     return lent

@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 LARGE_MAP_BYTES: Final = 1 << 40
 FIRST_MAP_BYTES: Final = 64 << 20
+RESERVE_BYTES: Final = 1 << 20
+"""What a full map gets to write what was acknowledged."""
 MAX_READERS: Final = 4096
 ATTEMPTS: Final = 20
 """How often a transaction is tried to begin while other processes write beyond the map."""
@@ -157,8 +159,10 @@ class Environment:
 
     # --- growth ---
 
-    def grow(self) -> None:
+    def grow(self, *, beyond: bool = False) -> None:
         """Double the map after MapFullError; the caller has left its transaction.
+
+        With `beyond` a map that may not grow gets a little more, until `shrink`.
 
         Raises:
             MapFullError: `map_size_bytes` was given and is reached, or the address space ends.
@@ -166,14 +170,25 @@ class Environment:
         self.sharing.become_alone()
         try:
             size = int(self._lmdb.info()["map_size"])
-            if self.options.map_size_bytes is not None or size >= LARGE_MAP_BYTES:
+            limited = self.options.map_size_bytes is not None or size >= LARGE_MAP_BYTES
+            if limited and not beyond:
                 raise MapFullError(
                     f"{self.path!r} is full at {size:,} bytes: open it with a larger map_size_bytes"
                 )
-            self._resize(size, size * 2)
+            self._resize(size, size + RESERVE_BYTES if limited else size * 2)
             self.map_growths += 1
         finally:
             self.sharing.end_alone()
+
+    def shrink(self) -> None:
+        """Make the map as large as it may be again; what is in it stays."""
+        size = self.options.map_size_bytes
+        if size is not None:
+            self.sharing.become_alone()
+            try:
+                self._resize(size, size)  # LMDB takes no less than what is used
+            finally:
+                self.sharing.end_alone()
 
     def _follow(self) -> None:
         """Map what another process has written beyond this map, and room to write.

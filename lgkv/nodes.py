@@ -103,7 +103,7 @@ class Paths:
             except CorruptionError:  # what can be read without the counters stays readable
                 return {}
             as_of = state.nodes, state.names_epoch
-            if as_of != found_as_of or len(numbers) > MAX_PATHS:
+            if as_of != found_as_of:
                 numbers = {}
             self._known = number, as_of, numbers
         return numbers
@@ -113,6 +113,8 @@ class Paths:
         numbers = self.known(snapshot)
         if namespace in numbers:
             return numbers[namespace]
+        if len(numbers) >= MAX_PATHS:
+            numbers.clear()
         node = find_node(snapshot, namespace)
         number = numbers[namespace] = None if node is None else node.number
         return number

@@ -16,10 +16,11 @@ from lgkv.checkpoints.thread import End, ThreadEdit
 from lgkv.codec import EMPTY, Payload
 from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Kept, Plan, join_arrays
 from lgkv.codec.runs import MAX_EXTENTS
-from lgkv.errors import CorruptionError, LgkvError
+from lgkv.errors import CorruptionError
 from lgkv.keys import pack_uint, unpack_uint
 from lgkv.layout import Kind, Table
 from lgkv.snapshot import Snapshot
+from lgkv.writer import PrepareAgainError
 
 __all__ = [
     "BaseMovedError",
@@ -42,7 +43,7 @@ KNOWN_ENDS: Final = 16
 """How many last pieces of how many chains of a thread are remembered."""
 
 
-class BaseMovedError(LgkvError):
+class BaseMovedError(PrepareAgainError):
     """The checkpoint that a plan builds on is gone or another; plan again."""
 
 
@@ -273,6 +274,7 @@ def _mergeable(tail: End, new: Piece) -> bool:
     small, large = tail.raw_bytes, len(new.payload[1])
     return (
         small > 0
+        and tail.first + tail.size == new.first  # else what was between them was freed
         and new.payload[0] == MSGPACK
         and small <= 2 * large
         and small + large <= PIECE_BYTES

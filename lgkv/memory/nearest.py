@@ -50,11 +50,13 @@ class Meaning:
         elif number != known_as_of:
             state = snapshot.read_state()
             counters = state.nodes, state.names_epoch
-            if counters != counted or len(known) > MAX_PREFIXES:
+            if counters != counted:
                 known = {}
             self._under = number, counters, known
         found = known.get(prefix)
         if found is None:
+            if len(known) >= MAX_PREFIXES:
+                known.clear()
             nodes = walk_nodes(snapshot, [frozenset((label,)) for label in prefix])
             found = np.array(sorted(node.number for _, node in nodes), np.uint64)
             known[prefix] = found

@@ -7,8 +7,17 @@ are the two ways to make it durable, and `writer` decides who commits when.
 from __future__ import annotations
 
 from lgkv.batch import Batch
-from lgkv.writer.changes import Change, Mailbox, Pending, deferred
+from lgkv.writer.changes import Change, Mailbox, Pending, PrepareAgainError, deferred
 from lgkv.writer.commit import WriterFigures
 from lgkv.writer.writer import Writer
 
-__all__ = ["Batch", "Change", "Mailbox", "Pending", "Writer", "WriterFigures", "deferred"]
+__all__ = [
+    "Batch",
+    "Change",
+    "Mailbox",
+    "Pending",
+    "PrepareAgainError",
+    "Writer",
+    "WriterFigures",
+    "deferred",
+]

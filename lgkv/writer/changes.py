@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from lgkv.batch import Batch
+from lgkv.errors import LgkvError
 
-__all__ = ["Change", "Mailbox", "Pending", "deferred", "end_all"]
+__all__ = ["Change", "Mailbox", "Pending", "PrepareAgainError", "deferred", "end_all"]
 
 T = TypeVar("T")
 
@@ -32,13 +33,25 @@ class Change(Generic[T]):
     """
 
 
+class PrepareAgainError(LgkvError):
+    """What a change was prepared from is another by now, or gone."""
+
+
 def deferred(prepare: Callable[[], Change[T]]) -> Change[T]:
-    """Return a change that is prepared where it is applied, and so sees all that came before."""
+    """Return a change that is prepared where it is applied, and so sees all that came before.
+
+    What it was prepared from may be remembered and yet not be so, where those before it are
+    applied a second time: then it is prepared once more.
+    """
     made: list[Change[T]] = []
 
     def apply(batch: Batch) -> T:
         made[:] = [prepare()]
-        return made[0].apply(batch)
+        try:
+            return made[0].apply(batch)
+        except PrepareAgainError:
+            made[:] = [prepare()]
+            return made[0].apply(batch)
 
     def committed(result: T) -> None:
         if made[0].committed is not None:

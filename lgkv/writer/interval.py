@@ -179,13 +179,16 @@ class IntervalCommitter(Committer):
             return
         batch._txn.abort()  # noqa: SLF001
         self._env.sharing.leave(self)
-        self._grow()
-        again = [Pending(pending.change) for pending in applied]
-        left = again
-        while left:  # nobody else has come through the gate: they find what they found before
-            left = self._commit_and_grow(left)
-        for pending in again:
-            pending.outcome()
+        self._env.grow(beyond=True)  # it was acknowledged: a limit is for what comes next
+        try:
+            again = [Pending(pending.change) for pending in applied]
+            left = again
+            while left:  # nobody else has come through the gate: they find what they found before
+                left = self._commit_and_grow(left)
+            for pending in again:
+                pending.outcome()
+        finally:
+            self._env.shrink()
 
     def _lose(self, error: BaseException, changes: int) -> None:
         reason = self._typed(error)

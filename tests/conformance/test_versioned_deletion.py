@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,24 @@ def test_deleting_runs_frees_what_only_they_use(
     assert history(saver) == left
     db._connection.shelf.clear()
     assert history(saver) == left
+
+
+def test_pieces_with_a_gap_between_them_are_not_merged(db: lgkv.Database, saver: LgkvSaver) -> None:
+    def message(name: str, size: int) -> dict[str, str]:
+        return {"id": name, "text": "".join(random.Random(name).choices("0123456789", k=size))}
+
+    small = [message(str(at), 200) for at in range(5)]
+    said = [*small, message("large", 40_000), message("after", 1_200)]
+    config = None
+    for step, value in enumerate(
+        (small, said[:6], said, [*small, said[6]], [*small, said[6], message("last", 1_500)]), 1
+    ):
+        config = put(saver, config, {"said": value}, {"said": step})
+        saver.prune(["t"])
+        audit(db)
+    db._connection.shelf.clear()
+    found = read(saver, config, "said")
+    assert [each["id"] for each in found] == ["0", "1", "2", "3", "4", "after", "last"]
 
 
 def test_pruned_thread_is_about_as_small_as_a_new_one(db: lgkv.Database, saver: LgkvSaver) -> None:
