@@ -22,6 +22,7 @@ from itertools import islice
 
 cdef extern from "Python.h":
     double PyFloat_AS_DOUBLE(object number)
+    object generic_attribute "PyObject_GenericGetAttr"(object value, object name)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     int PyUnicode_KIND(object text)
 
@@ -355,9 +356,10 @@ cdef bint _matches_dict(Node node, dict value) except -1:
 
 
 cdef bint _matches_model(Node node, object value) except -1:
-    if not _matches_dict(node, value.__dict__):
+    # Straight from where they are: what a model's class does for names it lacks is not asked.
+    if not _matches_dict(node, generic_attribute(value, "__dict__")):
         return False
-    extra = value.__pydantic_extra__
+    extra = generic_attribute(value, "__pydantic_extra__")
     if extra is None or node.extra is None:
         return extra is None and node.extra is None
     return type(extra) is dict and _matches_dict(node.extra, <dict>extra)

@@ -19,7 +19,7 @@ cdef extern from "Python.h":
     int PyGC_Disable()
     int PyGC_Enable()
     Py_ssize_t Py_REFCNT(PyObject *value)
-    PyObject *PyObject_GetAttr(PyObject *value, object name)
+    PyObject *PyObject_GenericGetAttr(PyObject *value, object name)
     int PyObject_GenericSetAttr(object value, object name, object to) except -1
     void PyErr_Clear()
     void Py_DECREF(PyObject *value)
@@ -223,7 +223,7 @@ cdef bint _model_came_back(Node node, PyObject *value) except -1:
 
 cdef bint _part_came_back(Node node, PyObject *value, str name) except -1:
     """Whether an attribute is unchanged: a dict, or None where there is no node."""
-    cdef PyObject *part = PyObject_GetAttr(value, name)
+    cdef PyObject *part = PyObject_GenericGetAttr(value, name)
     if part == NULL:
         PyErr_Clear()
         return node is None
@@ -240,7 +240,7 @@ cdef bint _part_came_back(Node node, PyObject *value, str name) except -1:
 
 
 cdef bint _names_came_back(frozenset names, PyObject *value) except -1:
-    cdef PyObject *part = PyObject_GetAttr(value, "__pydantic_fields_set__")
+    cdef PyObject *part = PyObject_GenericGetAttr(value, "__pydantic_fields_set__")
     if part == NULL:
         PyErr_Clear()
         return False
