@@ -57,8 +57,7 @@ cdef object _HOLE = object()
 cdef class Node:
     """A value's structure. `weight` is about how many bytes it holds in memory, with its clones.
 
-    No cycle can be made of nodes and leaves, so the collector need not see them. Clones that
-    are kept may be in cycles of somebody else's, which live on until they are kept no more.
+    Nodes and leaves make no cycle that the collector need see; clones that are kept may.
     """
 
     cdef int kind

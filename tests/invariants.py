@@ -11,6 +11,7 @@ from lmdb import verify
 from lgkv import Database
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
+from lgkv.checkpoints.apart import pieces_in
 from lgkv.checkpoints.heads import Head, frame_key, read_frame, unpack_head
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
@@ -92,7 +93,7 @@ class _Thread:
             assert read_frame(snapshot, self.number, namespace, number) is not None
             self.frames.add(key)
         elif kind is Kind.WRITES:
-            pieces = values.pieces_in(key, rec.unpack_writes(key, body))
+            pieces = pieces_in(key, rec.unpack_writes(key, body))
             self.values |= {values.pack_stored(stored) or b"": stored for stored in pieces}
         else:
             raise AssertionError(f"{kind!r} does not belong among the threads")

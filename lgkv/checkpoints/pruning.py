@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
+from lgkv.checkpoints.apart import in_writes
 from lgkv.checkpoints.heads import ChannelEntry, Head, frame_key
 from lgkv.checkpoints.numbers import namespace_numbers
 from lgkv.checkpoints.thread import ThreadEdit
@@ -74,7 +75,7 @@ class _Dropped:
     def drop(self, head: Head, kind: Kind = Kind.CHECKPOINT) -> None:
         """Delete a checkpoint, or a carrier, with its pending writes."""
         prefix = rec.writes_prefix(self.thread.number, self.namespace, head.id)
-        self._released.extend(values.in_writes(self.thread.batch, prefix))
+        self._released.extend(in_writes(self.thread.batch, prefix))
         self.thread.drop(self.namespace, head, kind)
         self.changed.append(head)
 
@@ -173,7 +174,7 @@ def free_values(
     values.free_pieces(
         thread,
         itertools.chain(_values(thread, namespace, dropped), released),
-        itertools.chain(_values(thread, namespace, left), values.in_writes(thread.batch, writes)),
+        itertools.chain(_values(thread, namespace, left), in_writes(thread.batch, writes)),
     )
 
 

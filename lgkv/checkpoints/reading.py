@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.apart import resolved
 from lgkv.checkpoints.channels import Fetched
 from lgkv.checkpoints.heads import ChannelEntry, Head, unpack_head
 from lgkv.checkpoints.numbers import (
@@ -16,7 +17,7 @@ from lgkv.checkpoints.numbers import (
     namespace_numbers,
 )
 from lgkv.checkpoints.order import bound_of, descending
-from lgkv.checkpoints.values import StoredValue, resolved, unpack_stored
+from lgkv.checkpoints.values import StoredValue, unpack_stored
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import TAG_UUID, encode_text

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import Final
 
+from lgkv.checkpoints.apart import Shared
 from lgkv.checkpoints.reading import Parent
-from lgkv.checkpoints.values import Shared
 from lgkv.codec import Payload
 
 __all__ = ["Recent", "digest_of"]

@@ -66,13 +66,6 @@ class Piece(NamedTuple):
     payload: Payload
 
 
-class Shared(NamedTuple):
-    """A piece that a pending write and a channel's value may share: its chain and its mark."""
-
-    chain: int
-    mark: bytes
-
-
 # --- records -------------------------------------------------------------------------------
 
 
@@ -120,7 +113,8 @@ def chain_prefix(thread: int, chain: int) -> bytes:
     return rec.thread_key(thread, Kind.PIECE) + pack_uint(chain)
 
 
-def _pack_piece(count: int, payload: Payload) -> bytes:
+def pack_piece(count: int, payload: Payload) -> bytes:
+    """Return the body of a piece."""
     return pack_uint(count) + rec.pack_payload(payload)
 
 
@@ -164,29 +158,6 @@ def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
         return
     for key, body in snapshot.scan(Table.THREADS, prefix, start=before, stop=stop):
         yield _unpack_piece(key, prefix, extent.chain, body)
-
-
-def resolved(snapshot: Snapshot, thread: int, key: bytes, write: rec.Write) -> rec.Write:
-    """Return a write of the record under `key` with its value, wherever that lies."""
-    if write.payload[0] != rec.PIECE_TYPE:
-        return write
-    payload = stored_payload(snapshot, thread, unpack_stored(key, write.payload[1]))
-    if payload[0] == rec.PIECE_TYPE:
-        raise CorruptionError(Table.THREADS.label, key, "a write's piece names another one")
-    return write._replace(payload=payload)
-
-
-def in_writes(snapshot: Snapshot, prefix: bytes) -> Iterator[StoredValue]:
-    """Yield the values of pending writes that are pieces; `prefix` is that of their keys."""
-    for key, body in snapshot.scan(Table.THREADS, prefix):
-        yield from pieces_in(key, rec.unpack_writes(key, body))
-
-
-def pieces_in(key: bytes, writes: Iterable[rec.Write]) -> Iterator[StoredValue]:
-    """Yield the values that are pieces of writes of the record under `key`."""
-    for write in writes:
-        if write.payload[0] == rec.PIECE_TYPE:
-            yield unpack_stored(key, write.payload[1])
 
 
 def stored_payload(snapshot: Snapshot, thread: int, stored: StoredValue) -> Payload:
@@ -284,7 +255,7 @@ def _mergeable(tail: End, new: Piece) -> bool:
 def _put_piece(thread: ThreadEdit, piece: Piece, old_bytes: int) -> None:
     """Store a piece, the last of its chain, in place of a record of so many bytes, 0 for none."""
     key = piece_key(thread.number, piece.chain, piece.first)
-    record_bytes = thread.put_over(key, _pack_piece(piece.size, piece.payload), old_bytes)
+    record_bytes = thread.put_over(key, pack_piece(piece.size, piece.payload), old_bytes)
     if len(thread.ends) >= KNOWN_CHAINS:
         thread.ends.clear()
     ends = thread.ends.setdefault(piece.chain, [])
@@ -340,25 +311,6 @@ def _read_piece(thread: ThreadEdit, chain: int, end: End) -> Piece:
     if piece is None or piece.size != end.size:
         raise CorruptionError(Table.THREADS.label, key, "a piece is not as it was stored")
     return piece
-
-
-def store_apart(thread: ThreadEdit, payload: Payload) -> Shared:
-    """Store a payload as a piece of its own; return where it is."""
-    thread.batch.state.chains += 1
-    chain = thread.batch.state.chains
-    thread.put(piece_key(thread.number, chain, 0), _pack_piece(1, payload))
-    return Shared(chain, thread.batch.mark_put)
-
-
-def shared_value(chain: int) -> StoredValue:
-    """Return the value that is the one element of a chain."""
-    return StoredValue(Form.OPAQUE, EMPTY, (Extent(chain, 0, 1),))
-
-
-def is_there(thread: ThreadEdit, shared: Shared) -> bool:
-    """Whether a piece that was stored is there still, and is the same."""
-    key = piece_key(thread.number, shared.chain, 0)
-    return thread.batch.mark(Table.THREADS, key) == shared.mark
 
 
 # --- freeing -------------------------------------------------------------------------------

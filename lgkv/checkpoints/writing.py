@@ -9,23 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from lgkv._heads import has_usual_seen, has_usual_versions
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.apart import Shared, is_there, pieces_in, shared_value, store_apart
 from lgkv.checkpoints.channels import ChannelValues, Planned
 from lgkv.checkpoints.heads import ChannelEntry, Head, Versions
 from lgkv.checkpoints.pruning import free_values
 from lgkv.checkpoints.reading import Parent
 from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
-from lgkv.checkpoints.values import (
-    BaseMovedError,
-    Shared,
-    StoredValue,
-    is_there,
-    pack_stored,
-    pieces_in,
-    shared_value,
-    store_apart,
-    store_plan,
-)
+from lgkv.checkpoints.values import BaseMovedError, StoredValue, pack_stored, store_plan
 from lgkv.codec import Codec, Payload
 from lgkv.codec.plan import Form, Fresh
 from lgkv.errors import InvalidInputError

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import lgkv
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints import values
+from lgkv.checkpoints.apart import pieces_in
 from lgkv.checkpoints.heads import Head, frame_key
 from lgkv.checkpoints.numbers import namespace_numbers
 from lgkv.checkpoints.reading import Place, read_head
@@ -83,7 +84,7 @@ def _walk(snapshot: Snapshot, thread_id: str, number: int) -> StoredThread:
             else:
                 found.freed_tails.add(chain)
         elif kind is Kind.WRITES:
-            found.writes.extend(values.pieces_in(key, rec.unpack_writes(key, body)))
+            found.writes.extend(pieces_in(key, rec.unpack_writes(key, body)))
         elif kind is Kind.THREAD:
             found.size_bytes = rec.ThreadRecord.unpack(key, body).size_bytes
     _walk_heads(snapshot, thread_id, found)
