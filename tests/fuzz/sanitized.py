@@ -25,9 +25,11 @@ RUNTIMES: Final = ("libasan.so", "libubsan.so", "libstdc++.so")
 """Libraries that must be there before Python is; the last for extensions in C++."""
 
 SUITE: Final = (
+    "tests/unit/test_heads.py",
     "tests/unit/test_items.py",
     "tests/unit/test_native.py",
     "tests/unit/test_msgpack.py",
+    "tests/unit/test_recycling.py",
     "tests/unit/test_shadow.py",
     "tests/fuzz",
 )
