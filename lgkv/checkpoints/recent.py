@@ -14,6 +14,7 @@ from typing import Final
 from lgkv.checkpoints.apart import Shared
 from lgkv.checkpoints.reading import Parent
 from lgkv.codec import Payload
+from lgkv.keys import encode_text
 
 __all__ = ["Recent", "digest_of"]
 
@@ -26,7 +27,7 @@ Name = tuple[str, str, str]
 def digest_of(payload: Payload) -> bytes:
     """Return what no other payload has."""
     kind, raw = payload
-    digest = blake2b(kind.encode(), digest_size=16)
+    digest = blake2b(encode_text(kind), digest_size=16)
     digest.update(b"\0")
     digest.update(raw)
     return digest.digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -332,6 +333,7 @@ def _checked_versions(versions: Mapping[Any, Any]) -> dict[str, rec.Version]:
             not isinstance(channel, str)
             or not isinstance(version, (str, int, float))
             or (isinstance(version, int) and version.bit_length() > MAX_VERSION_BITS)
+            or (isinstance(version, float) and 2.0**MAX_VERSION_BITS <= abs(version) < math.inf)
         ):
             raise InvalidInputError(
                 f"channel {channel!r} has the version {version!r:.100}: a channel is a str, "

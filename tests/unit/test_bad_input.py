@@ -16,6 +16,7 @@ import pytest
 from langgraph.store.base import InvalidNamespaceError, PutOp, SearchOp
 
 import lgkv
+from lgkv import InvalidInputError
 from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore
 
 HOTEL = {"name": "Astoria"}
@@ -189,6 +190,25 @@ def test_checkpoint_that_cannot_be_stored_is_named(
 ) -> None:
     with nothing_written(db), pytest.raises(lgkv.InvalidInputError, match=message):
         db.checkpoints.put("t", checkpoint)
+
+
+@pytest.mark.parametrize("version", [1e300, -1e300, 2.0**256, 1 << 256])
+def test_version_that_is_too_large_is_refused_and_not_stored(
+    db: lgkv.Database, version: float
+) -> None:
+    checkpoint = {"id": "1", "channel_values": {"a": 1}, "channel_versions": {"a": version}}
+    with pytest.raises(InvalidInputError, match="256 bits"):
+        db.checkpoints.put("t", checkpoint)
+    assert db.checkpoints.get("t") is None
+
+
+@pytest.mark.parametrize("version", [1e70, -1e70, float("inf"), 0.5])
+def test_version_that_is_any_other_float_comes_back(db: lgkv.Database, version: float) -> None:
+    checkpoint = {"id": "1", "channel_values": {"a": 1}, "channel_versions": {"a": version}}
+    db.checkpoints.put("t", checkpoint)
+    found = db.checkpoints.get("t")
+    assert found is not None
+    assert found.checkpoint["channel_versions"] == {"a": version}
 
 
 def test_checkpoint_that_is_no_dict_is_named(db: lgkv.Database) -> None:
