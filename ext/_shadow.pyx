@@ -16,6 +16,7 @@ from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int32_t, intptr_t
 from libc.string cimport memcmp
 
 from itertools import islice
@@ -46,9 +47,17 @@ cdef enum:
     KEY_DEPTH = 3
     KEY_PARTS = 4
     MAX_SHARED = 1000
+    MAX_PLACES = 60
+    PLACES_BYTES = 64 + 2 * 128
 
 
 cdef object _HOLE = object()
+
+cdef struct Places:
+    intptr_t base        # the number of a cache line; the others count from it
+    int32_t count
+    int32_t compared     # so many of them are read when a value is compared
+    int32_t at[MAX_PLACES]
 
 
 @cython.no_gc
@@ -72,6 +81,14 @@ cdef class Node:
     cdef readonly bytes source  # of an element that is not decoded: its serialised bytes
     cdef object lent        # of an element's node: the clone that was given out last
     cdef object spare       # and the one before
+    cdef Places *own        # where the pieces of that node lie
+    cdef Places *of_lent
+    cdef Places *of_spare
+
+    def __dealloc__(self):
+        PyMem_Free(self.own)
+        PyMem_Free(self.of_lent)
+        PyMem_Free(self.of_spare)
 
     @property
     def raw(self):
@@ -107,6 +124,8 @@ def build(value, models, bint decoded) -> Node | None:
     cdef Node node = _build(value, models, 0, True)
     if node is not None:
         node.decoded = decoded
+        if node.kind != LEAF and node.kind != FLOAT:
+            node.weight += PLACES_BYTES
     return node
 
 
@@ -161,125 +180,6 @@ cdef object _node_key(Node node, int depth):
     if node.kind == LIST:
         return tuple([_node_key(<Node>child, depth - 1) for child in node.children[:KEY_PARTS]])
     return None
-
-
-cdef Node _build(object value, frozenset models, int depth, bint models_too):
-    cdef object kind = type(value)
-    cdef Node node
-    if _is_leaf(kind):
-        node = Node.__new__(Node)
-        node.kind = FLOAT if kind is float else LEAF
-        node.leaf = value
-        node.weight = NODE_BYTES + _leaf_bytes(value)
-        return node
-    if depth > MAX_DEPTH:
-        return None
-    if kind is dict:
-        return _build_dict(value, models, depth, models_too)
-    if kind is list or kind is tuple:
-        if depth and not value:
-            return _EMPTY_LIST
-        return _build_list(value, models, depth, models_too)
-    if models_too and kind in models:
-        return _build_model(value, kind, models, depth)
-    return None
-
-
-cdef inline Py_ssize_t _leaf_bytes(object leaf):
-    # About what sys.getsizeof says, at a tenth of the cost.
-    if type(leaf) is str:
-        return LEAF_BYTES + PyUnicode_GET_LENGTH(leaf) * PyUnicode_KIND(leaf)
-    if type(leaf) is bytes:
-        return LEAF_BYTES + PyBytes_GET_SIZE(leaf)
-    return LEAF_BYTES
-
-
-cdef Node _build_list(object value, frozenset models, int depth, bint models_too):
-    cdef Node node = Node.__new__(Node), child
-    cdef list children = []
-    node.kind = LIST
-    node.weight = NODE_BYTES + LIST_BYTES
-    for item in value:
-        child = _build(item, models, depth + 1, models_too)
-        if child is None:
-            return None
-        node.weight += child.weight + ITEM_BYTES
-        children.append(child)
-    node.children = tuple(children)
-    return node
-
-
-cdef dict _SHARED = {}
-
-
-cdef object _shared(object part):
-    """Return the equal of a part that was made before: most messages are of one form."""
-    if len(_SHARED) > MAX_SHARED:
-        _SHARED.clear()
-    return _SHARED.setdefault(part, part)
-
-
-cdef Node _build_dict(dict value, frozenset models, int depth, bint models_too):
-    if depth and not value:
-        return _EMPTY_DICT
-    return _build_fields(value, models, depth, models_too)
-
-
-cdef Node _build_fields(dict value, frozenset models, int depth, bint models_too):
-    cdef Node node = Node.__new__(Node), child
-    cdef list children = [], holes = []
-    cdef bint empty = True
-    cdef dict template = PyDict_Copy(value)  # nobody else changes it meanwhile
-    cdef PyObject *key
-    cdef PyObject *item
-    cdef Py_ssize_t position = 0
-    node.kind = DICT
-    node.weight = NODE_BYTES + DICT_BYTES
-    while PyDict_Next(template, &position, &key, &item):
-        if type(<object>key) is not str:
-            return None
-        if _is_leaf(type(<object>item)):
-            node.weight += ENTRY_BYTES + _leaf_bytes(<object>item)
-            continue
-        child = _build(<object>item, models, depth + 1, models_too)
-        if child is None:
-            return None
-        holes.append(<object>key)
-        children.append(child)
-        empty = empty and (child is _EMPTY_LIST or child is _EMPTY_DICT)
-        node.weight += ENTRY_BYTES + child.weight
-        PyDict_SetItem(template, <object>key, _HOLE)
-    node.children = _shared(tuple(children)) if empty else tuple(children)
-    node.template = template
-    node.holes = _shared(tuple(holes))
-    return node
-
-
-# Most containers inside a message are empty: they share a node.
-cdef Node _EMPTY_LIST = _build_list([], frozenset(), 0, False)
-cdef Node _EMPTY_DICT = _build_dict({}, frozenset(), 0, False)
-
-
-cdef Node _build_model(object value, object kind, frozenset models, int depth):
-    # Inside a model the model's own serialiser sees nested models, so they have no node.
-    cdef Node node
-    extra = value.__pydantic_extra__
-    if value.__pydantic_private__ is not None or type(extra) is not dict and extra is not None:
-        return None
-    node = _build_fields(value.__dict__, models, depth + 1, False)
-    if node is None:
-        return None
-    node.kind = MODEL
-    node.leaf = kind
-    node.weight += MODEL_BYTES
-    if extra is not None:
-        node.extra = _build_dict(extra, models, depth + 1, False)
-        if node.extra is None:
-            return None
-        node.weight += node.extra.weight
-    # A copy: the value goes on.
-    node.names_set = _shared(frozenset(value.__pydantic_fields_set__))
-    return node
 
 
 # --- comparing -------------------------------------------------------------------------------
@@ -385,6 +285,7 @@ def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -
     cdef Node node
     cdef object value
     while at + count < PyList_GET_SIZE(nodes) and start + count < PyList_GET_SIZE(values):
+        _fetch_ahead(nodes, at + count, values, start + count)
         node = <Node>PyList_GET_ITEM(nodes, at + count)
         value = <object>PyList_GET_ITEM(values, start + count)
         if node is None or not (
@@ -397,4 +298,6 @@ def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -
     return count
 
 
+include "building.pxi"
+include "fetching.pxi"
 include "cloning.pxi"

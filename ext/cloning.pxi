@@ -18,7 +18,6 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject *value)
     int PyGC_Disable()
     int PyGC_Enable()
-    Py_ssize_t Py_REFCNT(PyObject *value)
     PyObject *PyObject_GenericGetAttr(PyObject *value, object name)
     int PyObject_GenericSetAttr(object value, object name, object to) except -1
     void PyErr_Clear()
@@ -50,6 +49,7 @@ def clone_all(list nodes, load, list given=None, frozenset models=frozenset()) -
     cdef Node node
     try:
         for at in range(min(PyList_GET_SIZE(given), PyList_GET_SIZE(nodes))):
+            _fetch_ahead(nodes, at, None, 0)
             if <object>PyList_GET_ITEM(given, at) is MISSING:
                 node = <Node>PyList_GET_ITEM(nodes, at)
                 if node is None:
@@ -75,6 +75,8 @@ cdef object _decode(Node node, load, frozenset models):
         node.template, node.holes, node.names_set = of.template, of.holes, of.names_set
         node.extra, node.decoded = of.extra, True
         node.source, node.lent = None, value
+        if node.kind != LEAF and node.kind != FLOAT:
+            _note_lent(node)
     return value
 
 
@@ -145,9 +147,12 @@ cdef object _give(Node node):
     lent = node.spare
     if lent is not None and _came_back(node, <PyObject *>lent, 2):
         node.spare, node.lent = node.lent, lent
+        node.of_spare, node.of_lent = node.of_lent, node.of_spare
         return lent
     lent = _clone(node)
     node.spare, node.lent = node.lent, lent
+    node.of_spare, node.of_lent = node.of_lent, node.of_spare
+    _note_lent(node)
     return lent
 
 

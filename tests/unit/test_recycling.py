@@ -106,6 +106,26 @@ def test_clone_that_was_changed_is_not_given_out(name: str) -> None:
         assert exactly(give(node)) == exactly([rich()])
 
 
+def test_elements_of_any_size_are_given_and_compared_in_a_long_list() -> None:
+    # What lies ahead in the list is fetched; of elements of many pieces, a part.
+    wide = {f"name {at}": {"at": at, "parts": [[], {}, (at, [at])]} for at in range(200)}
+    kinds = [rich(), wide, [wide, [rich().additional_kwargs]], "text", 1.5, None, {}, [], b"bytes"]
+    values = [kinds[at % len(kinds)] for at in range(20 * len(kinds))]
+    nodes = [node_of(value) for value in values]
+    wanted = exactly([reference.clone(_reference(value)) for value in values])
+    held: list[Any] = []
+    for turn in range(8):
+        fresh = clone_all(nodes, None)
+        assert exactly(fresh) == wanted
+        assert run_length(nodes, 0, fresh, 0, None) == len(nodes)
+        assert run_length(nodes[3:], 0, fresh, 3, None) == len(nodes) - 3
+        if turn % 3:
+            held = fresh
+        else:
+            held.clear()
+        del fresh
+
+
 def test_node_that_a_list_has_twice_gives_two_clones() -> None:
     node = node_of({"a": [1]})
     give(node)
