@@ -1,5 +1,8 @@
 """Nodes of values."""
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject *value)
+
 
 cdef Node _build(object value, frozenset models, int depth, bint models_too):
     cdef object kind = type(value)
@@ -44,6 +47,7 @@ cdef Node _build_list(object value, frozenset models, int depth, bint models_too
         node.weight += child.weight + ITEM_BYTES
         children.append(child)
     node.children = tuple(children)
+    PyObject_GC_UnTrack(<PyObject *>node.children)
     return node
 
 
@@ -89,6 +93,9 @@ cdef Node _build_fields(dict value, frozenset models, int depth, bint models_too
         PyDict_SetItem(template, <object>key, _HOLE)
     node.children = _shared(tuple(children)) if empty else tuple(children)
     node.template = template
+    # Nodes and leaves make no cycle: the collector need not look at what holds them.
+    PyObject_GC_UnTrack(<PyObject *>node.children)
+    PyObject_GC_UnTrack(<PyObject *>template)
     node.holes = _shared(tuple(holes))
     return node
 

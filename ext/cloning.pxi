@@ -15,7 +15,6 @@ cdef extern from *:
     int LGKV_ONE_AT_A_TIME
 
 cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(PyObject *value)
     int PyGC_Disable()
     int PyGC_Enable()
     PyObject *PyObject_GenericGetAttr(PyObject *value, object name)
