@@ -13,6 +13,8 @@ __all__ = ["Batch"]
 LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
 
+_MAIN: Final = Table.MAIN
+
 
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
@@ -42,7 +44,7 @@ class Batch(Snapshot):
         sharing: Sharing,
         tell: Callable[[BaseException], None],
         txn: Any,
-        databases: dict[Table, Any],
+        databases: tuple[Any, ...],
         *,
         compress: bool,
     ) -> None:
@@ -83,8 +85,8 @@ class Batch(Snapshot):
 
     def put_state(self) -> None:
         """Store the counters, which are there and always of one size."""
-        record = seal_record(Table.MAIN, STATE_KEY, self.state.pack(), compress=False)
-        self._txn.put(STATE_KEY, record, db=self._databases[Table.MAIN])
+        record = seal_record(_MAIN, STATE_KEY, self.state.pack())
+        self._txn.put(STATE_KEY, record, db=self._databases[_MAIN])
 
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""

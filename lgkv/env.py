@@ -110,8 +110,11 @@ class Environment:
             raise
         return snapshot
 
-    def begin_write(self, user: object) -> tuple[Any, dict[Table, Any]]:
-        """Return a write transaction and the tables; `user` has entered and holds the gate."""
+    def begin_write(self, user: object) -> tuple[Any, tuple[Any, ...]]:
+        """Return a write transaction and the tables, by number.
+
+        `user` has entered and holds the gate.
+        """
         return self._begin(user, write=True), self._databases
 
     def begin_nested(self, parent: Any) -> Any:
@@ -353,14 +356,14 @@ def _fill(path: str) -> None:
         raise translate(error, path) from error
 
 
-def _open_lmdb(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
+def _open_lmdb(path: str, options: Options) -> tuple[Any, tuple[Any, ...]]:
     for _ in range(ATTEMPTS):
         with contextlib.suppress(lmdb.MapResizedError):  # another process wrote beyond it meanwhile
             return _open_some_map(path, options)
     raise _restless(path)
 
 
-def _open_some_map(path: str, options: Options) -> tuple[Any, dict[Table, Any]]:
+def _open_some_map(path: str, options: Options) -> tuple[Any, tuple[Any, ...]]:
     last: Exception | None = None
     for size in _map_sizes(options):
         try:
@@ -400,12 +403,11 @@ def _map_sizes(options: Options) -> tuple[int, ...]:
     return (LARGE_MAP_BYTES, 1 << 36, 1 << 33, FIRST_MAP_BYTES)
 
 
-def _open_tables(env: Any, path: str) -> dict[Table, Any]:
+def _open_tables(env: Any, path: str) -> tuple[Any, ...]:
+    """Return the tables, by number."""
     try:
-        names = {table: table.label.encode() for table in TABLES}
-        return {Table.MAIN: env.open_db(None)} | {
-            table: env.open_db(name, create=False) for table, name in names.items()
-        }
+        names = [table.label.encode() for table in TABLES]
+        return env.open_db(None), *(env.open_db(name, create=False) for name in names)
     except BaseException as error:
         env.close()
         if not isinstance(error, lmdb.NotFoundError):

@@ -24,6 +24,7 @@ from lgkv.keys import unpack_bytes, unpack_id, unpack_uint
 
 __all__ = [
     "FORMAT_VERSION",
+    "KIND_BYTES",
     "KNOWN_FEATURES",
     "MAGIC",
     "MAX_VALUE_BYTES",
@@ -111,6 +112,10 @@ class Kind(enum.IntEnum):
     FIELD = 0x65
     POSTING = 0x66
     LATEST = 0x70
+
+
+KIND_BYTES: Final = tuple(bytes((number,)) for number in range(256))
+"""Each byte, by its number: to begin a key with."""
 
 
 # --- the envelope: flags byte | body | checksum --------------------------------------------

@@ -19,12 +19,13 @@ __all__ = ["add_thread", "remove_thread", "thread_number"]
 
 _NUMBER: Final = bytes((Kind.THREAD_NUMBER,))
 _NUMBER_BYTES: Final = 8
+_NAMES: Final = Table.NAMES
 
 
 def thread_number(snapshot: Snapshot, thread_id: str) -> int | None:
     """Return the number of the thread named `thread_id`, or None."""
     key = _NUMBER + pack_text(thread_id)
-    body = snapshot.get(Table.NAMES, key)
+    body = snapshot.get(_NAMES, key)
     if body is None:
         return None
     if len(body) != _NUMBER_BYTES:
@@ -34,9 +35,8 @@ def thread_number(snapshot: Snapshot, thread_id: str) -> int | None:
 
 def add_thread(batch: Batch, thread_id: str) -> int:
     """Give a new thread its number."""
-    batch.state.threads += 1
-    number = batch.state.threads
-    batch.put(Table.NAMES, _NUMBER + pack_text(thread_id), number.to_bytes(_NUMBER_BYTES, "big"))
+    number = batch.state.threads = batch.state.threads + 1
+    batch.put(_NAMES, _NUMBER + pack_text(thread_id), number.to_bytes(_NUMBER_BYTES, "big"))
     return number
 
 

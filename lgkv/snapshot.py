@@ -160,8 +160,8 @@ class Snapshot:
     def __init__(self, sharing: Sharing, tell: Callable[[BaseException], None]) -> None:
         self._sharing, self._tell, self.owner = sharing, tell, None
 
-    def begin(self, txn: Any, databases: dict[Table, Any]) -> None:
-        """Read through `txn` from here on."""
+    def begin(self, txn: Any, databases: tuple[Any, ...]) -> None:
+        """Read through `txn` from here on; `databases` are the tables, by number."""
         self._txn, self._databases = txn, databases
 
     def __enter__(self) -> Self:
@@ -285,7 +285,7 @@ class Snapshot:
     def used_pages(self) -> int:
         """Return the number of pages that the tables take, the two meta pages included."""
         pages = 2
-        for database in self._databases.values():
+        for database in self._databases:
             stat = self._txn.stat(database)
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return int(pages)

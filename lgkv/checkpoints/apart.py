@@ -15,7 +15,7 @@ from lgkv.checkpoints.values import (
     unpack_stored,
 )
 from lgkv.codec import EMPTY, Payload
-from lgkv.codec.plan import Extent, Form
+from lgkv.codec.plan import OPAQUE, Extent
 from lgkv.errors import CorruptionError
 from lgkv.layout import Table
 from lgkv.snapshot import Snapshot
@@ -71,7 +71,7 @@ def store_apart(thread: ThreadEdit, payload: Payload) -> Shared:
 
 def shared_value(chain: int) -> StoredValue:
     """Return the value that is the one element of a chain."""
-    return StoredValue(Form.OPAQUE, EMPTY, (Extent(chain, 0, 1),))
+    return StoredValue(OPAQUE, EMPTY, (Extent(chain, 0, 1),))
 
 
 def is_there(thread: ThreadEdit, shared: Shared) -> bool:

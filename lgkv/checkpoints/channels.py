@@ -17,7 +17,20 @@ from lgkv.checkpoints import values
 from lgkv.checkpoints.types import decode_payload
 from lgkv.checkpoints.values import Piece, StoredValue
 from lgkv.codec import EMPTY, Codec, Payload
-from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Plan, plan_value, replay, with_raw
+from lgkv.codec.plan import (
+    DICT,
+    INLINE,
+    LIST,
+    MSGPACK,
+    OPAQUE,
+    Base,
+    Extent,
+    Fresh,
+    Plan,
+    plan_value,
+    replay,
+    with_raw,
+)
 from lgkv.connection import Connection
 from lgkv.errors import CorruptionError, UnregisteredTypeError
 from lgkv.layout import Table
@@ -75,15 +88,15 @@ class ChannelValues:
         It is read in the snapshot that it was found in: later it may be gone. Without a
         snapshot it is what memory holds, and a LookupError if that is not enough.
         """
-        if old.form is Form.OPAQUE:
+        if old.form is OPAQUE:
             if snapshot is None:
                 raise LookupError
             return Fetched(thread, old, payload=values.stored_payload(snapshot, thread, old))
         if self._codec.models is None:
             return None
-        if old.form is Form.LIST and type(value) is list:
+        if old.form is LIST and type(value) is list:
             return self._fetch_list(snapshot, thread, old, need_decoded=False)
-        if old.form is Form.DICT and type(value) is dict:
+        if old.form is DICT and type(value) is dict:
             return self._fetch_dict(snapshot, thread, old, need_decoded=False)
         return None
 
@@ -93,9 +106,9 @@ class ChannelValues:
         nodes: list[Any] = fetched.nodes or []
         entries = fetched.entries
         try:
-            if fetched.pieces and old.form is Form.LIST:
+            if fetched.pieces and old.form is LIST:
                 nodes, _ = self._complete(fetched)
-            if entries is None and old.form is Form.DICT:
+            if entries is None and old.form is DICT:
                 entries = self._entries_of(fetched, self._replay(fetched))
         except UnregisteredTypeError:  # nobody needs it rebuilt: the value is stored anew
             return None
@@ -111,10 +124,13 @@ class ChannelValues:
 
     def adopt(self, thread: int, planned: Planned, stored: StoredValue) -> None:
         """Remember what was stored, once it is committed."""
-        owner, plan = self._owner(thread), planned.plan
-        if plan.form is Form.DICT and plan.entries is not None:
+        plan = planned.plan
+        if plan.form is INLINE or plan.form is OPAQUE:
+            return
+        owner = self._owner(thread)
+        if plan.form is DICT and plan.entries is not None:
             self._shelf.hold_entries(owner, stored.extents, plan.entries)
-        if plan.form is not Form.LIST:
+        if plan.form is not LIST:
             return
         position = 0
         extents = list(stored.extents)
@@ -128,9 +144,9 @@ class ChannelValues:
 
     def fetch(self, snapshot: Snapshot, thread: int, stored: StoredValue) -> Fetched:
         """Read what decoding a value will need."""
-        if stored.form is Form.LIST:
+        if stored.form is LIST:
             return self._fetch_list(snapshot, thread, stored, need_decoded=True)
-        if stored.form is Form.DICT:
+        if stored.form is DICT:
             return self._fetch_dict(snapshot, thread, stored, need_decoded=True)
         return Fetched(thread, stored, payload=values.stored_payload(snapshot, thread, stored))
 
@@ -170,14 +186,14 @@ class ChannelValues:
     def decode(self, fetched: Fetched) -> Any:
         """Return a fresh value of what was fetched."""
         form = fetched.stored.form
-        if form is Form.LIST:
+        if form is LIST:
             if not fetched.pieces:
                 whole: list[Any] = fetched.nodes or []
                 return clone_all(whole, self._load, None, self._models)
             with uncollected():
                 nodes, given = self._complete(fetched)
                 return clone_all(nodes, self._load, given, self._models)
-        if form is Form.DICT:
+        if form is DICT:
             if fetched.entries is not None:
                 keys = list(fetched.entries)
                 nodes = [fetched.entries[key] for key in keys]

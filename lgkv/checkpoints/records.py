@@ -21,7 +21,7 @@ from lgkv.keys import (
     pack_uint,
     unpack_id,
 )
-from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
+from lgkv.layout import KIND_BYTES, Kind, Table, check_record, decode_plain, encode_fields
 
 __all__ = [
     "ThreadRecord",
@@ -44,13 +44,15 @@ PIECE_TYPE: Final = "+piece"
 NO_ID: Final = b"\x00"
 """In the place of an id in a key: sorts before every id."""
 
+_LATEST: Final = KIND_BYTES[Kind.LATEST]
+
 
 # --- keys ----------------------------------------------------------------------------------
 
 
 def thread_key(thread: int, kind: Kind) -> bytes:
     """Return the key, or the prefix of the keys, of one kind in a thread."""
-    return pack_uint(thread) + bytes((kind,))
+    return pack_uint(thread) + KIND_BYTES[kind]
 
 
 def namespace_number_key(thread: int, namespace: str) -> bytes:
@@ -65,14 +67,14 @@ def namespace_name_key(thread: int, number: int) -> bytes:
 
 def checkpoints_prefix(thread: int, namespace: int, kind: Kind = Kind.CHECKPOINT) -> bytes:
     """Return the prefix of a namespace's checkpoints, or of another kind in it."""
-    return thread_key(thread, kind) + pack_uint(namespace)
+    return pack_uint(thread) + KIND_BYTES[kind] + pack_uint(namespace)
 
 
 def checkpoint_key(
     thread: int, namespace: int, checkpoint_id: str, kind: Kind = Kind.CHECKPOINT
 ) -> bytes:
     """Return the key of a checkpoint, or of what is left of it as a carrier."""
-    return checkpoints_prefix(thread, namespace, kind) + pack_id(checkpoint_id)
+    return pack_uint(thread) + KIND_BYTES[kind] + pack_uint(namespace) + pack_id(checkpoint_id)
 
 
 def writes_prefix(thread: int, namespace: int, checkpoint_id: str) -> bytes:
@@ -88,7 +90,7 @@ def task_key(thread: int, namespace: int, checkpoint_id: str, task_id: str) -> b
 def latest_key(checkpoint_id: str | None, thread: int) -> bytes:
     """Return the index key that orders threads by their newest checkpoint's id."""
     packed = NO_ID if checkpoint_id is None else pack_id(checkpoint_id)
-    return bytes((Kind.LATEST,)) + packed + pack_uint(thread)
+    return _LATEST + packed + pack_uint(thread)
 
 
 def run_prefix(run_id: str) -> bytes:
@@ -202,8 +204,14 @@ def unpack_writes(key: bytes, body: bytes) -> list[Write]:
 def pack_payload(payload: Payload) -> bytes:
     """Return the body of a channel value's record."""
     kind, raw = payload
+    return pack_type(kind) + raw
+
+
+@functools.lru_cache(maxsize=256)
+def pack_type(kind: str) -> bytes:
+    """Return what stands before a payload's bytes: there are few types."""
     tag = encode_text(kind)
-    return len(tag).to_bytes(2, "big") + tag + raw
+    return len(tag).to_bytes(2, "big") + tag
 
 
 def unpack_payload(key: bytes, body: bytes) -> Payload:
@@ -228,8 +236,12 @@ def unpack_whole_id(raw: bytes) -> str:
     return decode_text(raw[1:] if raw[:1] == _TEXT else unpack_id(raw, 0)[0])
 
 
-def pack_channels(names: list[str]) -> bytes:
-    """Return the body of the record of a thread's channel names; a number is a position."""
+@functools.lru_cache(maxsize=256)
+def pack_channels(names: tuple[str, ...]) -> bytes:
+    """Return the body of the record of a thread's channel names; a number is a position.
+
+    Nearly every thread has the same.
+    """
     return encode_fields([encode_text(name) for name in names])
 
 

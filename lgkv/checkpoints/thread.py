@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lgkv.checkpoints import order
 from lgkv.checkpoints import records as rec
@@ -35,6 +35,10 @@ from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
 __all__ = ["End", "ThreadEdit", "now_us", "read_thread"]
+
+_THREAD: Final = Kind.THREAD
+_THREADS: Final = Table.THREADS
+_INDEX: Final = Table.INDEX
 
 
 def now_us() -> int:
@@ -93,7 +97,7 @@ class ThreadEdit:
     @classmethod
     def find(cls, batch: Batch, thread_id: str) -> ThreadEdit | None:
         """Return the thread, or None if there is none of this name."""
-        known = batch.memo.get((Table.THREADS, thread_id))
+        known = batch.memo.get((_Known, thread_id))
         if known is None:
             number = thread_number(batch, thread_id)
             if number is None:
@@ -101,7 +105,7 @@ class ThreadEdit:
             record = read_thread(batch, number)
             size = len(record.pack(rec.thread_key(number, Kind.THREAD)))
             known = _Known(number, record, record_bytes=size)
-            batch.memo[Table.THREADS, thread_id] = known
+            batch.memo[_Known, thread_id] = known
         return cls(batch, known)
 
     @classmethod
@@ -115,34 +119,36 @@ class ThreadEdit:
         return found
 
     @classmethod
-    def add(cls, batch: Batch, thread_id: str) -> ThreadEdit:
-        """Return a new thread, which `find` did not."""
+    def add(cls, batch: Batch, thread_id: str, *, bare: bool = False) -> ThreadEdit:
+        """Return a new thread, which `find` did not; a `bare` one has no channels yet."""
         now = now_us()
         record = rec.ThreadRecord(thread_id, now, now)
-        known = _Known(add_thread(batch, thread_id), record, indexed=False)
-        batch.memo[Table.THREADS, thread_id] = known
+        known = _Known(
+            add_thread(batch, thread_id), record, indexed=False, channels={} if bare else None
+        )
+        batch.memo[_Known, thread_id] = known
         return cls(batch, known)
 
     @classmethod
     def find_or_add(cls, batch: Batch, thread_id: str) -> ThreadEdit:
         """Return the thread, made now if there is none."""
-        return cls.find(batch, thread_id) or cls.add(batch, thread_id)
+        return cls.find(batch, thread_id) or cls.add(batch, thread_id, bare=True)
 
     # --- records, counted ---
 
     def put(self, key: bytes, body: bytes) -> None:
         """Store a record of the thread."""
-        self.record.size_bytes += self.batch.put(Table.THREADS, key, body)
+        self.record.size_bytes += self.batch.put(_THREADS, key, body)
 
     def put_new(self, key: bytes, body: bytes) -> bool:
         """Store a record of the thread unless its key is taken; return whether it was stored."""
-        grown = self.batch.put_new(Table.THREADS, key, body)
+        grown = self.batch.put_new(_THREADS, key, body)
         self.record.size_bytes += grown
         return bool(grown)
 
     def put_over(self, key: bytes, body: bytes, old_bytes: int) -> int:
         """Store a record in place of one of so many bytes, 0 for none; return the new one's."""
-        new_bytes = self.batch.put_over(Table.THREADS, key, body, old_bytes)
+        new_bytes = self.batch.put_over(_THREADS, key, body, old_bytes)
         self.record.size_bytes += new_bytes - old_bytes + (0 if old_bytes else len(key))
         return new_bytes
 
@@ -186,26 +192,30 @@ class ThreadEdit:
         self.put(rec.namespace_name_key(self.number, number), encode_text(namespace))
         return number
 
-    def channels(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the numbers of channels, given now where they are new."""
+    def channels(self, names: Iterable[Mapping[str, object]]) -> dict[str, int]:
+        """Return the numbers of channels, the keys of `names`, given now where they are new."""
         numbers = self._known.channels
         if numbers is None:
             found = channel_names(self.batch, self.number)
             numbers = {name: number for number, name in enumerate(found)}
             self._known.channels = numbers
-        new = [name for name in names if name not in numbers]
-        if new:
-            for name in new:
-                numbers.setdefault(name, len(numbers))
-            self.put(rec.thread_key(self.number, Kind.CHANNELS), rec.pack_channels(list(numbers)))
+        known = len(numbers)
+        for some in names:
+            if not some.keys() <= numbers.keys():
+                for name in some:
+                    numbers.setdefault(name, len(numbers))
+        if len(numbers) > known:
+            body = rec.pack_channels(tuple(numbers))
+            self.put(rec.thread_key(self.number, Kind.CHANNELS), body)
         return numbers
 
     # --- checkpoints ---
 
-    def put_head(self, namespace: int, head: Head) -> tuple[Head | None, int]:
+    def put_head(self, namespace: int, head: Head) -> tuple[Head | None, bytes, int]:
         """Store a checkpoint's head and its index entries.
 
-        Return the one that it replaces, and the number of the frame that it is stored against.
+        Return the one that it replaces, its mark, and the number of the frame that it is
+        stored against.
         """
         key, old = rec.checkpoint_key(self.number, namespace, head.id), None
         body, frame = self._framed(namespace, head)
@@ -224,7 +234,7 @@ class ThreadEdit:
         self.index_run(namespace, head)
         if self.record.latest_id is None or head.id > self.record.latest_id:
             self.record.latest_id = head.id
-        return old, frame
+        return old, mark, frame
 
     def mark_of(self, namespace: int, checkpoint_id: str) -> bytes | None:
         """Return the mark of a head, or None."""
@@ -232,7 +242,7 @@ class ThreadEdit:
         newest = self._known.newest
         if newest is not None and newest[0] == key:
             return newest[1]
-        return self.batch.mark(Table.THREADS, key)
+        return self.batch.mark(_THREADS, key)
 
     def _take_carrier(self, namespace: int, checkpoint_id: str) -> Head | None:
         old = self.head(namespace, checkpoint_id, Kind.CARRIER)
@@ -331,12 +341,12 @@ class ThreadEdit:
             record.latest_id = self._find_latest()
         if not self._known.indexed or record.latest_id != self._indexed_id:
             if self._known.indexed:
-                self.batch.discard(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
-            self.batch.set(Table.INDEX, rec.latest_key(record.latest_id, self.number), b"")
+                self.batch.discard(_INDEX, rec.latest_key(self._indexed_id, self.number))
+            self.batch.set(_INDEX, rec.latest_key(record.latest_id, self.number), b"")
             self._indexed_id, self._known.indexed = record.latest_id, True
-        key = rec.thread_key(self.number, Kind.THREAD)
+        key = rec.thread_key(self.number, _THREAD)
         body = record.pack(key)
-        self.batch.set(Table.THREADS, key, body, self._known.record_bytes)
+        self.batch.set(_THREADS, key, body, self._known.record_bytes)
         self._known.record_bytes = len(body)
 
     def _find_latest(self) -> str | None:
@@ -363,4 +373,4 @@ class ThreadEdit:
         self.batch.delete_range(Table.THREADS, pack_uint(self.number))
         self.batch.delete(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
         remove_thread(self.batch, self.record.thread_id)
-        self.batch.memo.pop((Table.THREADS, self.record.thread_id), None)
+        self.batch.memo.pop((_Known, self.record.thread_id), None)

@@ -14,7 +14,19 @@ from lgkv._heads import unpack_numbers
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.thread import End, ThreadEdit
 from lgkv.codec import EMPTY, Payload
-from lgkv.codec.plan import MSGPACK, Base, Extent, Form, Fresh, Kept, Plan, join_arrays
+from lgkv.codec.plan import (
+    EMPTY_FORM,
+    INLINE,
+    MSGPACK,
+    OPAQUE,
+    Base,
+    Extent,
+    Form,
+    Fresh,
+    Kept,
+    Plan,
+    join_arrays,
+)
 from lgkv.codec.runs import MAX_EXTENTS
 from lgkv.errors import CorruptionError
 from lgkv.keys import pack_uint, unpack_uint
@@ -68,18 +80,19 @@ class Piece(NamedTuple):
 
 # --- records -------------------------------------------------------------------------------
 
+_INLINE_BYTE: Final = bytes((INLINE,))
+
 
 def pack_stored(stored: StoredValue) -> bytes | None:
     """Return what stands for a value in a checkpoint's record, None for none."""
-    if stored.form is Form.EMPTY:
+    if stored.form is EMPTY_FORM:
         return None
-    head = bytes((stored.form,))
-    if stored.form is Form.INLINE:
-        return head + rec.pack_payload(stored.inline)
+    if stored.form is INLINE:
+        return _INLINE_BYTE + rec.pack_payload(stored.inline)
     numbers = [stored.frame_bytes, stored.log_bytes, len(stored.extents)]
     for extent in stored.extents:
         numbers.extend(extent)
-    return head + b"".join(map(pack_uint, numbers))
+    return bytes((stored.form,)) + b"".join(map(pack_uint, numbers))
 
 
 _FORMS: Final = tuple(Form)
@@ -90,12 +103,12 @@ def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
     """Return the value that `pack_stored` packed, from the record under `key`."""
     try:
         form = _FORMS[packed[0]]
-        if form is Form.INLINE:
+        if form is INLINE:
             return StoredValue(form, rec.unpack_payload(key, packed[1:]))
         frame_bytes, log_bytes, count, *rest = unpack_numbers(packed, 1)
     except (ValueError, IndexError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged value: {error}") from None
-    if len(rest) != 3 * count or count > 2 * MAX_EXTENTS or form is Form.EMPTY:
+    if len(rest) != 3 * count or count > 2 * MAX_EXTENTS or form is EMPTY_FORM:
         raise CorruptionError(Table.THREADS.label, key, "the extents are not as many as they say")
     extents = tuple(Extent(*rest[at : at + 3]) for at in range(0, len(rest), 3))
     if any(extent.first + extent.size >= 1 << 63 for extent in extents):
@@ -162,7 +175,7 @@ def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
 
 def stored_payload(snapshot: Snapshot, thread: int, stored: StoredValue) -> Payload:
     """Return the payload of an inline or opaque value."""
-    if stored.form is Form.INLINE:
+    if stored.form is INLINE:
         return stored.inline
     pieces = pieces_of(snapshot, thread, stored.extents)
     if len(pieces) != 1:
@@ -179,13 +192,15 @@ def store_plan(thread: ThreadEdit, plan: Plan, base: Base | None) -> StoredValue
 
     The caller has checked that the base is still there.
     """
+    if plan.form is INLINE:
+        return StoredValue(INLINE, plan.inline)
     extents: list[Extent] = []
     for part in plan.parts:
         if isinstance(part, Kept):
             for extent in _slice(base.extents if base is not None else (), part):
                 _extend(extents, extent)
         else:
-            _extend(extents, _append(thread, extents, part, merge=plan.form is not Form.OPAQUE))
+            _extend(extents, _append(thread, extents, part, merge=plan.form is not OPAQUE))
     return StoredValue(plan.form, plan.inline, tuple(extents), plan.frame_bytes, plan.log_bytes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.values import BaseMovedError, StoredValue, pack_stored, store_plan
 from lgkv.codec import Codec, Payload
-from lgkv.codec.plan import Form, Fresh
+from lgkv.codec.plan import OPAQUE, Fresh
 from lgkv.errors import InvalidInputError
 from lgkv.layout import Table
 from lgkv.writer import Batch, Change
@@ -71,10 +70,10 @@ class Parts(NamedTuple):
     delta: list[str]
 
     @property
-    def names(self) -> list[str]:
-        """All the names that stand as numbers in its record."""
-        seen = self.seen or {}
-        return [*self.versions, *itertools.chain(seen, *seen.values())]
+    def names(self) -> list[Mapping[str, object]]:
+        """All the names that stand as numbers in its record, as keys."""
+        seen = self.seen
+        return [self.versions, seen, *seen.values()] if seen else [self.versions]
 
 
 def take_apart(
@@ -85,13 +84,15 @@ def take_apart(
     codec: Codec,
 ) -> Parts:
     """Return the parts of a checkpoint, checked, and encoded but for the channels' values."""
-    if not isinstance(checkpoint, Mapping):
+    if type(checkpoint) is not dict and not isinstance(checkpoint, Mapping):
         raise InvalidInputError(f"the checkpoint is {checkpoint!r:.100}: give a dict")
-    check_texts(checkpoint_id=checkpoint.get("id"))
-    if parent_id is not None:
+    checkpoint_id: Any = checkpoint.get("id")
+    if type(checkpoint_id) is not str:
+        check_texts(checkpoint_id=checkpoint_id)
+    if parent_id is not None and type(parent_id) is not str:
         check_texts(parent_id=parent_id)
     state = dict(checkpoint)
-    checkpoint_id = state.pop("id")
+    del state["id"]
     channels = state.pop("channel_values", None) or {}
     versions = _checked_versions(state.pop("channel_versions", None) or {})
     new = versions if new_versions is None else _checked_versions(new_versions)
@@ -130,8 +131,8 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
     planned = values.plan(parent.bases, parts.filled)
     large = _large(planned)
     orphaned = parts.parent_id is not None and parent.mark is None
-    given = {name: parts.values[name] for name in lost if orphaned and name in parts.values}
-    rescued = values.plan({}, given)
+    given = {name: parts.values[name] for name in lost if name in parts.values} if orphaned else {}
+    rescued = values.plan({}, given) if given else {}
 
     def apply(batch: Batch) -> Stored:
         thread = ThreadEdit.find_or_add(batch, thread_id)
@@ -142,11 +143,12 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
             raise BaseMovedError(f"the parent {parent_id!r} is gone, or another")
         numbers = thread.channels(parts.names)
         packed = kept.copy()
+        new = planned
         if lost:
             packed |= _elsewhere(thread, space, parts, {name: numbers[name] for name in lost})
-        missing = {name: plan for name, plan in rescued.items() if name not in packed}
+            new = planned | {name: plan for name, plan in rescued.items() if name not in packed}
         stored = {}
-        for name, plan in (planned | missing).items():
+        for name, plan in new.items():
             if name in large and parts.parent_id is not None:
                 written_at = thread_id, namespace, parts.parent_id
                 payload = large[name]
@@ -161,11 +163,10 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
         }
         thread.record.updated_us = now_us()
         head = _head(parts, numbers, [*entries.values()], thread.record.updated_us, parent.frame)
-        replaced, frame = thread.put_head(space, head)
+        replaced, mark, frame = thread.put_head(space, head)
         if replaced is not None:
             free_values(thread, space, [replaced])
         thread.save()
-        mark = thread.mark_of(space, parts.id)
         return Stored(stored, Parent(thread.number, mark, entries, {}, frame))
 
     def adopt(stored: Stored) -> None:
@@ -181,7 +182,7 @@ def _large(planned: Mapping[str, Planned]) -> dict[str, tuple[bytes, Payload]]:
     """Return the new opaque values that a pending write may have too, with their digests."""
     found = {}
     for name, (plan, _) in planned.items():
-        if plan.form is Form.OPAQUE and isinstance(plan.parts[0], Fresh):
+        if plan.form is OPAQUE and isinstance(plan.parts[0], Fresh):
             payload = plan.parts[0].payload
             if len(payload[1]) >= APART_BYTES:
                 found[name] = digest_of(payload), payload
@@ -203,6 +204,8 @@ def _unchanged(parts: Parts, parent: Parent) -> tuple[dict[str, bytes | None], l
     """Return the values that are the parent's, by channel, and the channels whose are not."""
     kept: dict[str, bytes | None] = {}
     lost: list[str] = []
+    if parts.versions.keys() <= parts.new.keys():
+        return kept, lost
     for name, version in parts.versions.items():
         if name not in parts.new:
             entry = parent.channels.get(name)

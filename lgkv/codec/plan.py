@@ -20,6 +20,11 @@ from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.codec.runs import MAX_EXTENTS, Extent, Kept, bounded, is_same, runs_of
 
 __all__ = [
+    "DICT",
+    "EMPTY_FORM",
+    "INLINE",
+    "LIST",
+    "OPAQUE",
     "Base",
     "Extent",
     "Form",
@@ -34,6 +39,9 @@ __all__ = [
 
 INLINE_BYTES: Final = 128
 """A value up to this size lies in the records of the checkpoints that have it."""
+
+TINY_ELEMENTS: Final = 16
+"""Of a list with more elements nobody tries whether it is inline before it is looked into."""
 
 FRAMED_ENTRIES: Final = 8
 FRAMED_BYTES: Final = 4 << 10
@@ -57,6 +65,14 @@ class Form(IntEnum):
     OPAQUE = 2
     LIST = 3
     DICT = 4
+
+
+# Before Python 3.12 a member is slow to find in its enumeration.
+EMPTY_FORM: Final = Form.EMPTY
+INLINE: Final = Form.INLINE
+OPAQUE: Final = Form.OPAQUE
+LIST: Final = Form.LIST
+DICT: Final = Form.DICT
 
 
 class Base(NamedTuple):
@@ -126,10 +142,14 @@ def _dump(element: Any, codec: Codec) -> bytes:
 
 def _plan_opaque(payload: Payload, base: Base | None) -> Plan:
     if len(payload[1]) <= INLINE_BYTES:
-        return Plan(Form.INLINE, inline=payload, serialized=1)
-    if base is not None and base.form is Form.OPAQUE and base.payload == payload:
-        return Plan(Form.OPAQUE, (Kept(0, 1),), serialized=1)
-    return Plan(Form.OPAQUE, (Fresh(payload, 1, []),), serialized=1)
+        return _inline(payload, 1)
+    if base is not None and base.form is OPAQUE and base.payload == payload:
+        return Plan(OPAQUE, (Kept(0, 1),), serialized=1)
+    return Plan(OPAQUE, (Fresh(payload, 1, []),), serialized=1)
+
+
+def _inline(payload: Payload, size: int) -> Plan:
+    return Plan(INLINE, (), payload, None, 0, 0, size)
 
 
 # --- lists ---------------------------------------------------------------------------------
@@ -137,17 +157,35 @@ def _plan_opaque(payload: Payload, base: Base | None) -> Plan:
 
 def _plan_list(values: list[Any], base: Base | None, codec: Codec, models: frozenset[type]) -> Plan:
     """Return the plan of a list."""
-    alike = base is not None and base.form is Form.LIST
+    alike = base is not None and base.form is LIST
     old = base.nodes if base is not None and alike else []
+    if not old and _is_tiny(values):
+        raw = _encode(values, codec)
+        if len(raw) <= INLINE_BYTES:
+            return _inline((MSGPACK, raw), len(values))
     runs = runs_of(values, old, partial(_dump, codec=codec))
     runs = bounded(runs, values, base.extents if base is not None and alike else ())
     parts = [run if isinstance(run, Kept) else _fresh(run, codec, models) for run in runs]
     if not old and len(parts) == 1:
         only = parts[0]
         if isinstance(only, Fresh) and len(only.payload[1]) <= INLINE_BYTES:
-            return Plan(Form.INLINE, inline=only.payload, serialized=only.size)
+            return _inline(only.payload, only.size)
     serialized = sum(part.size for part in parts if isinstance(part, Fresh))
-    return Plan(Form.LIST, tuple(parts), serialized=serialized)
+    return Plan(LIST, tuple(parts), serialized=serialized)
+
+
+def _is_tiny(values: list[Any]) -> bool:
+    """Whether a list is likely to be inline: then its elements need no nodes."""
+    if len(values) > TINY_ELEMENTS:
+        return False
+    for element in values:
+        kind = type(element)
+        if kind is str:
+            if len(element) > INLINE_BYTES:
+                return False
+        elif kind is not int and kind is not bool and element is not None:
+            return False
+    return True
 
 
 def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
@@ -203,7 +241,7 @@ def _plan_dict(
 ) -> Plan:
     """Return the plan of a dict: a patch, a key-frame, or opaque if it is small."""
     named = all(type(key) is str for key in value)
-    if named and base is not None and base.form is Form.DICT:
+    if named and base is not None and base.form is DICT:
         patch = _plan_patch(value, base, codec, models)
         if patch is not None:
             return patch
@@ -216,7 +254,7 @@ def _plan_dict(
     held = entries if _still(entries, value, raw) else None
     raw = ONE_FRAME + raw + NO_KEYS
     frame = Fresh((MSGPACK, raw), 1, [])
-    return Plan(Form.DICT, (frame,), entries=held, frame_bytes=len(raw), serialized=len(value))
+    return Plan(DICT, (frame,), entries=held, frame_bytes=len(raw), serialized=len(value))
 
 
 def _plan_patch(
@@ -245,7 +283,7 @@ def _plan_patch(
         return None
     log = sum(extent.size for extent in base.extents)
     return Plan(
-        Form.DICT,
+        DICT,
         (Kept(0, log), Fresh((MSGPACK, raw), 1, [])),
         entries=entries,
         frame_bytes=base.frame_bytes,
@@ -258,7 +296,7 @@ def _same_dict(base: Base) -> Plan:
     """Return the plan of a dict that is what its base is."""
     log = sum(extent.size for extent in base.extents)
     return Plan(
-        Form.DICT,
+        DICT,
         (Kept(0, log),),
         entries=base.entries,
         frame_bytes=base.frame_bytes,
