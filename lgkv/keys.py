@@ -203,5 +203,5 @@ def next_prefix(prefix: bytes) -> bytes:
     `prefix` must hold a byte below 0xFF, which every prefix of lgkv's does: it begins with
     a kind or a number's length.
     """
-    body = prefix.rstrip(b"\xff")
+    body = prefix if prefix[-1] != 0xFF else prefix.rstrip(b"\xff")
     return body[:-1] + bytes((body[-1] + 1,))

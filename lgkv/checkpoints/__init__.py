@@ -115,7 +115,8 @@ class Checkpoints:
         new_versions: Mapping[str, rec.Version] | None = None,
     ) -> Change[Any]:
         """Prepare `put`. The change fails with BaseMovedError if it has to be prepared anew."""
-        check_texts(thread_id=thread_id, namespace=namespace)
+        if type(thread_id) is not str or type(namespace) is not str:
+            check_texts(thread_id=thread_id, namespace=namespace)
         parts = take_apart(checkpoint, parent_id, metadata or {}, new_versions, self._codec)
         parent = reading.Parent()
         if parent_id is not None:
@@ -173,11 +174,10 @@ class Checkpoints:
             task_id=task_id,
             task_path=task_path,
         )
-        new = []
+        encode, new = self._codec.encode, []
         for position, (channel, value) in enumerate(writes):
             index = SPECIAL_WRITES.get(channel, position)
-            payload = self._codec.encode(value)
-            new.append(rec.Write(task_id, index, task_path, channel, payload))
+            new.append(rec.Write(task_id, index, task_path, channel, encode(value)))
         return put_task_writes(thread_id, namespace, checkpoint_id, new, self._recent)
 
     # --- reading ---
@@ -186,7 +186,8 @@ class Checkpoints:
         self, thread_id: str, *, namespace: str = "", checkpoint_id: str | None = None
     ) -> StoredCheckpoint | None:
         """Return a checkpoint, the newest of the namespace if no id is given, or None."""
-        check_texts(thread_id=thread_id, namespace=namespace)
+        if type(thread_id) is not str or type(namespace) is not str:
+            check_texts(thread_id=thread_id, namespace=namespace)
         with self._connection.snapshot() as snapshot:
             found = reading.find(snapshot, thread_id, namespace, checkpoint_id, self._values.fetch)
         return None if found is None else self._decode(found)

@@ -196,8 +196,8 @@ def unpack_writes(key: bytes, body: bytes) -> list[Write]:
     for entry in fields[2]:
         check_record(Table.THREADS, key, entry, int, bytes, bytes, str, bytes)
         index, path, channel, kind, raw = entry
-        path, channel = text_of(key, path), text_of(key, channel)
-        writes.append(Write(task_id, index, path, channel, (kind, raw)))
+        name = text_of(key, channel)
+        writes.append(Write(task_id, index, text_of(key, path) if path else "", name, (kind, raw)))
     return writes
 
 

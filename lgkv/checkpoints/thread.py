@@ -231,7 +231,8 @@ class ThreadEdit:
         self._known.newest = key, mark
         if old is not None and old.run_id != head.run_id:
             self._unindex_run(namespace, old)
-        self.index_run(namespace, head)
+        if head.run_id is not None:
+            self.index_run(namespace, head)
         if self.record.latest_id is None or head.id > self.record.latest_id:
             self.record.latest_id = head.id
         return old, mark, frame

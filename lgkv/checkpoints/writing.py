@@ -102,15 +102,19 @@ def take_apart(
     return Parts(
         checkpoint_id,
         parent_id,
-        str(run_id) if isinstance(run_id, (str, uuid.UUID)) else None,
+        str(run_id) if run_id is not None and isinstance(run_id, (str, uuid.UUID)) else None,
         codec.encode_parts([dict(metadata), state]),
         versions,
         new,
         {name: channels[name] for name in new if name in channels},
         channels,
         seen,
-        [name for name in delta if name in versions] if isinstance(delta, Mapping) else [],
+        _delta_channels(delta, versions) if delta is not None else [],
     )
+
+
+def _delta_channels(counters: Any, versions: Mapping[str, rec.Version]) -> list[str]:
+    return [name for name in counters if name in versions] if isinstance(counters, Mapping) else []
 
 
 def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has of it
@@ -248,7 +252,7 @@ def _head(
         None
         if parts.seen is None
         else [(numbers[node], _numbered(of, numbers)) for node, of in parts.seen.items()],
-        [numbers[name] for name in parts.delta],
+        [numbers[name] for name in parts.delta] if parts.delta else [],
         frame,
     )
 

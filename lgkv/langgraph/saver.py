@@ -166,9 +166,10 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint whose parent is the id in `config`; return its own config."""
+        db = self._db
         while True:
             try:
-                self._commit(self._put_prepared(config, checkpoint, metadata, new_versions))
+                db.commit(self._put_prepared(config, checkpoint, metadata, new_versions))
             except BaseMovedError:
                 continue
             break

@@ -20,7 +20,7 @@ __all__ = ["Change", "Mailbox", "Pending", "PrepareAgainError", "deferred", "end
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Change(Generic[T]):
     """What one call wants written: `apply` may run again, and must depend on the batch alone."""
 
