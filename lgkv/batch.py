@@ -52,9 +52,6 @@ class Batch(Snapshot):
         self._txn, self._databases = txn, databases
         self._compress, self.written = compress, 0
 
-    def __del__(self) -> None:
-        """Leave nothing: who began the transaction ends the use of the map."""
-
     def view(self) -> Snapshot:
         """Return this transaction as a snapshot that ends without ending it."""
         view = _View(self._sharing, self._tell)
@@ -168,6 +165,3 @@ class _View(Snapshot):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self._tell(error)
-
-    def __del__(self) -> None:
-        pass

@@ -30,7 +30,7 @@ from lgkv.errors import (
 )
 from lgkv.layout import META_KEY, STATE_KEY, Table, seal_record
 from lgkv.meta import check_meta, new_meta
-from lgkv.snapshot import Sharing, Snapshot, State
+from lgkv.snapshot import OwnSnapshot, Sharing, Snapshot, State
 
 __all__ = ["Environment", "Options", "Snapshot", "State", "prepare", "translate"]
 
@@ -98,7 +98,7 @@ class Environment:
 
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
-        snapshot = Snapshot(self.sharing, self.tell)
+        snapshot = OwnSnapshot(self.sharing, self.tell)
         try:
             self.sharing.enter(snapshot)
             snapshot.begin(self._begin(snapshot, write=False), self._databases)
@@ -111,10 +111,7 @@ class Environment:
         return snapshot
 
     def begin_write(self, user: object) -> tuple[Any, tuple[Any, ...]]:
-        """Return a write transaction and the tables, by number.
-
-        `user` has entered and holds the gate.
-        """
+        """Return a write transaction and the tables by number; `user` has entered, at the gate."""
         return self._begin(user, write=True), self._databases
 
     def begin_nested(self, parent: Any) -> Any:

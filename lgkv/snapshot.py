@@ -17,7 +17,7 @@ from lgkv.layout import STATE_KEY, Table, open_record
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Sharing", "Snapshot", "State"]
+__all__ = ["OwnSnapshot", "Sharing", "Snapshot", "State"]
 
 _STATE: Final = struct.Struct("<7Q")
 
@@ -176,11 +176,6 @@ class Snapshot:
         if error is not None:
             self._tell(error)
 
-    def __del__(self) -> None:
-        sharing: Sharing | None = getattr(self, "_sharing", None)
-        if sharing is not None:
-            sharing.leave(self)  # for one that an interruption kept from its `with`
-
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the body under `key`, or None."""
         record = self._txn.get(key, None, self._databases[table])
@@ -303,3 +298,14 @@ class Snapshot:
         if body is None:
             raise CorruptionError("main", STATE_KEY, "the counters are missing")
         return State.unpack(body)
+
+
+class OwnSnapshot(Snapshot):
+    """A snapshot that is a use of the map itself, and so ends it if nobody else does."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        sharing: Sharing | None = getattr(self, "_sharing", None)
+        if sharing is not None:
+            sharing.leave(self)  # for one that an interruption kept from its `with`

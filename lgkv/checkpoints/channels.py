@@ -19,7 +19,6 @@ from lgkv.checkpoints.values import Piece, StoredValue
 from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.codec.plan import (
     DICT,
-    INLINE,
     LIST,
     MSGPACK,
     OPAQUE,
@@ -124,10 +123,7 @@ class ChannelValues:
 
     def adopt(self, thread: int, planned: Planned, stored: StoredValue) -> None:
         """Remember what was stored, once it is committed."""
-        plan = planned.plan
-        if plan.form is INLINE or plan.form is OPAQUE:
-            return
-        owner = self._owner(thread)
+        owner, plan = self._owner(thread), planned.plan
         if plan.form is DICT and plan.entries is not None:
             self._shelf.hold_entries(owner, stored.extents, plan.entries)
         if plan.form is not LIST:

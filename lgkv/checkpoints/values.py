@@ -39,6 +39,7 @@ __all__ = [
     "Piece",
     "StoredValue",
     "free_pieces",
+    "pack_inline",
     "pack_stored",
     "pieces_of",
     "store_plan",
@@ -83,12 +84,17 @@ class Piece(NamedTuple):
 _INLINE_BYTE: Final = bytes((INLINE,))
 
 
+def pack_inline(payload: Payload) -> bytes:
+    """Return what stands for a value that lies in the checkpoint's record."""
+    return _INLINE_BYTE + rec.pack_payload(payload)
+
+
 def pack_stored(stored: StoredValue) -> bytes | None:
     """Return what stands for a value in a checkpoint's record, None for none."""
     if stored.form is EMPTY_FORM:
         return None
     if stored.form is INLINE:
-        return _INLINE_BYTE + rec.pack_payload(stored.inline)
+        return pack_inline(stored.inline)
     numbers = [stored.frame_bytes, stored.log_bytes, len(stored.extents)]
     for extent in stored.extents:
         numbers.extend(extent)
@@ -192,8 +198,6 @@ def store_plan(thread: ThreadEdit, plan: Plan, base: Base | None) -> StoredValue
 
     The caller has checked that the base is still there.
     """
-    if plan.form is INLINE:
-        return StoredValue(INLINE, plan.inline)
     extents: list[Extent] = []
     for part in plan.parts:
         if isinstance(part, Kept):

@@ -16,9 +16,15 @@ from lgkv.checkpoints.pruning import free_values
 from lgkv.checkpoints.reading import Parent
 from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
-from lgkv.checkpoints.values import BaseMovedError, StoredValue, pack_stored, store_plan
+from lgkv.checkpoints.values import (
+    BaseMovedError,
+    StoredValue,
+    pack_inline,
+    pack_stored,
+    store_plan,
+)
 from lgkv.codec import Codec, Payload
-from lgkv.codec.plan import OPAQUE, Fresh
+from lgkv.codec.plan import INLINE, OPAQUE, Fresh
 from lgkv.errors import InvalidInputError
 from lgkv.layout import Table
 from lgkv.writer import Batch, Change
@@ -44,7 +50,10 @@ APART_BYTES: Final = 16 << 10
 
 
 class Stored(NamedTuple):
-    """What was stored: by channel the new values, and all of the checkpoint as a parent."""
+    """What was stored: by channel the new values, and all of the checkpoint as a parent.
+
+    Without the values that lie in the checkpoint's record: of them there is nothing to remember.
+    """
 
     values: dict[str, StoredValue]
     checkpoint: Parent
@@ -152,13 +161,16 @@ def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has 
             packed |= _elsewhere(thread, space, parts, {name: numbers[name] for name in lost})
             new = planned | {name: plan for name, plan in rescued.items() if name not in packed}
         stored = {}
-        for name, plan in new.items():
+        for name, (plan, base) in new.items():
+            if plan.form is INLINE:  # there is nothing to store beside the checkpoint
+                packed[name] = pack_inline(plan.inline)
+                continue
             if name in large and parts.parent_id is not None:
                 written_at = thread_id, namespace, parts.parent_id
                 payload = large[name]
                 value = shared_value(_shared(thread, recent, written_at, *payload).chain)
             else:
-                value = store_plan(thread, plan.plan, plan.base)
+                value = store_plan(thread, plan, base)
             stored[name] = value
             packed[name] = pack_stored(value)
         entries: dict[str, ChannelEntry] = {
