@@ -19,6 +19,7 @@ from lgkv.checkpoints.values import Piece, StoredValue
 from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.codec.plan import (
     DICT,
+    INLINE,
     LIST,
     MSGPACK,
     OPAQUE,
@@ -140,6 +141,8 @@ class ChannelValues:
 
     def fetch(self, snapshot: Snapshot, thread: int, stored: StoredValue) -> Fetched:
         """Read what decoding a value will need."""
+        if stored.form is INLINE:
+            return Fetched(thread, stored, stored.inline)
         if stored.form is LIST:
             return self._fetch_list(snapshot, thread, stored, need_decoded=True)
         if stored.form is DICT:

@@ -214,12 +214,21 @@ def pack_type(kind: str) -> bytes:
     return len(tag).to_bytes(2, "big") + tag
 
 
-def unpack_payload(key: bytes, body: bytes) -> Payload:
-    """Return the payload that `pack_payload` made `body` from."""
-    end = 2 + int.from_bytes(body[:2], "big")
-    if not 2 <= end <= len(body):
+def unpack_payload(key: bytes, body: bytes, start: int = 0) -> Payload:
+    """Return the payload that `pack_payload` made `body` from, which begins at `start`."""
+    at = start + 2
+    end = at + int.from_bytes(body[start:at], "big")
+    if not at <= end <= len(body):
         raise CorruptionError(Table.THREADS.label, key, "the value has no type")
-    return text_of(key, body[2:end]), body[end:]
+    try:
+        return _unpack_type(body[at:end]), body[end:]
+    except ValueError as error:
+        raise CorruptionError(Table.THREADS.label, key, f"a damaged text: {error}") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _unpack_type(tag: bytes) -> str:
+    return decode_text(tag)
 
 
 _TEXT: Final = b"\x00"

@@ -80,7 +80,7 @@ class _Known:
     indexed: bool = True
     record_bytes: int = 0
     channels: dict[str, int] | None = None
-    namespaces: dict[str, int] = field(default_factory=lambda: {"": ROOT_NAMESPACE})
+    namespaces: dict[str, int] = field(default_factory=dict)
     newest: tuple[bytes, bytes] | None = None
     ends: dict[int, list[End]] = field(default_factory=dict)
 
@@ -176,6 +176,8 @@ class ThreadEdit:
 
     def namespace(self, namespace: str) -> int:
         """Return the number of a checkpoint namespace, given now if it is new."""
+        if not namespace:
+            return ROOT_NAMESPACE
         number = self._known.namespaces.get(namespace)
         if number is None:
             number = namespace_number(self.batch, self.number, namespace)

@@ -112,7 +112,8 @@ def decode_parts(
     if (
         not isinstance(parts, (list, tuple))
         or len(parts) != 2
-        or not all(isinstance(part, dict) for part in parts)
+        or not isinstance(parts[0], dict)
+        or not isinstance(parts[1], dict)
     ):
         raise CorruptionError(Table.THREADS.label, key, "a checkpoint does not have its parts")
     return parts[0], parts[1]

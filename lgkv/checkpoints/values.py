@@ -110,7 +110,7 @@ def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
     try:
         form = _FORMS[packed[0]]
         if form is INLINE:
-            return StoredValue(form, rec.unpack_payload(key, packed[1:]))
+            return StoredValue(form, rec.unpack_payload(key, packed, 1))
         frame_bytes, log_bytes, count, *rest = unpack_numbers(packed, 1)
     except (ValueError, IndexError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged value: {error}") from None
