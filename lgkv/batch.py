@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from lgkv.layout import STATE_KEY, Table, open_record, seal_record
+from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal_record
 from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 
 __all__ = ["Batch"]
 
 LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
-
-_MAIN: Final = Table.MAIN
 
 
 class Batch(Snapshot):
@@ -82,8 +80,8 @@ class Batch(Snapshot):
 
     def put_state(self) -> None:
         """Store the counters, which are there and always of one size."""
-        record = seal_record(_MAIN, STATE_KEY, self.state.pack())
-        self._txn.put(STATE_KEY, record, db=self._databases[_MAIN])
+        record = seal_record(MAIN, STATE_KEY, self.state.pack())
+        self._txn.put(STATE_KEY, record, db=self._databases[MAIN])
 
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""

@@ -24,12 +24,17 @@ from lgkv.keys import unpack_bytes, unpack_id, unpack_uint
 
 __all__ = [
     "FORMAT_VERSION",
+    "INDEX",
     "KIND_BYTES",
     "KNOWN_FEATURES",
     "MAGIC",
+    "MAIN",
     "MAX_VALUE_BYTES",
+    "MEMORY",
     "META_KEY",
+    "NAMES",
     "STATE_KEY",
+    "THREADS",
     "Kind",
     "Table",
     "check_record",
@@ -71,6 +76,14 @@ class Table(enum.IntEnum):
     def label(self) -> str:
         """The table's name in the file and in messages."""
         return self.name.lower()
+
+
+# Where it counts: before Python 3.12 a member is slow to find in its enumeration.
+MAIN: Final = Table.MAIN
+THREADS: Final = Table.THREADS
+MEMORY: Final = Table.MEMORY
+NAMES: Final = Table.NAMES
+INDEX: Final = Table.INDEX
 
 
 class Kind(enum.IntEnum):

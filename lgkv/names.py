@@ -12,20 +12,19 @@ from typing import Final
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import pack_text
-from lgkv.layout import Kind, Table
+from lgkv.layout import NAMES, Kind, Table
 from lgkv.writer import Batch
 
 __all__ = ["add_thread", "remove_thread", "thread_number"]
 
 _NUMBER: Final = bytes((Kind.THREAD_NUMBER,))
 _NUMBER_BYTES: Final = 8
-_NAMES: Final = Table.NAMES
 
 
 def thread_number(snapshot: Snapshot, thread_id: str) -> int | None:
     """Return the number of the thread named `thread_id`, or None."""
     key = _NUMBER + pack_text(thread_id)
-    body = snapshot.get(_NAMES, key)
+    body = snapshot.get(NAMES, key)
     if body is None:
         return None
     if len(body) != _NUMBER_BYTES:
@@ -36,11 +35,11 @@ def thread_number(snapshot: Snapshot, thread_id: str) -> int | None:
 def add_thread(batch: Batch, thread_id: str) -> int:
     """Give a new thread its number."""
     number = batch.state.threads = batch.state.threads + 1
-    batch.put(_NAMES, _NUMBER + pack_text(thread_id), number.to_bytes(_NUMBER_BYTES, "big"))
+    batch.put(NAMES, _NUMBER + pack_text(thread_id), number.to_bytes(_NUMBER_BYTES, "big"))
     return number
 
 
 def remove_thread(batch: Batch, thread_id: str) -> None:
     """Forget a thread's name; its number stays used."""
-    batch.delete(Table.NAMES, _NUMBER + pack_text(thread_id))
+    batch.delete(NAMES, _NUMBER + pack_text(thread_id))
     batch.state.names_epoch += 1

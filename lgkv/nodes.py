@@ -23,7 +23,7 @@ from lgkv.keys import (
     unpack_bytes,
     unpack_uint,
 )
-from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
+from lgkv.layout import MEMORY, Kind, Table, check_record, decode_plain, encode_fields
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
 
@@ -40,6 +40,8 @@ MAX_PATHS: Final = 10_000
 """As many namespaces' numbers are remembered."""
 
 _BODY: Final = struct.Struct("<8Q")
+_NODE: Final = bytes((Kind.NODE,))
+_NODE_PATH: Final = bytes((Kind.NODE_PATH,))
 
 Wanted = frozenset[str] | None
 """The labels that may stand at one depth of a namespace; None for any."""
@@ -125,7 +127,7 @@ def path_of(snapshot: Snapshot, number: int) -> tuple[str, ...]:
     labels: list[str] = []
     while number != ROOT:
         key = _path_key(number)
-        body = snapshot.get(Table.MEMORY, key)
+        body = snapshot.get(MEMORY, key)
         if body is None:
             raise CorruptionError(Table.MEMORY.label, key, "the namespace of an item is missing")
         parent, label = _fields(key, body, int, bytes)
@@ -177,9 +179,9 @@ def _children(snapshot: Snapshot, parent: int) -> Iterator[Node]:
 
     Keys sort as labels do, but for those that are cut at the same bytes.
     """
-    prefix = bytes((Kind.NODE,)) + pack_uint(parent)
+    prefix = _NODE + pack_uint(parent)
     alike: list[Node] = []
-    for key, body in snapshot.scan(Table.MEMORY, prefix):
+    for key, body in snapshot.scan(MEMORY, prefix):
         node = _unpack(key, body)
         if alike and _kept(node) != _kept(alike[0]):
             yield from sorted(alike, key=lambda node: node.label)
@@ -209,7 +211,7 @@ def _text(key: bytes, label: bytes) -> str:
 
 def _child(snapshot: Snapshot, parent: int, label: bytes) -> Node | None:
     key = _node_key(parent, label)
-    body = snapshot.get(Table.MEMORY, key)
+    body = snapshot.get(MEMORY, key)
     return None if body is None else _unpack(key, body)
 
 
@@ -287,7 +289,7 @@ class Tree:
         node = Node(number, ROOT if parent is None else parent.number, encode_text(label))
         self._nodes[number] = self._below[node.parent, label] = node
         self._changed.add(number)
-        self._batch.put(Table.MEMORY, _path_key(number), encode_fields([node.parent, node.label]))
+        self._batch.put(MEMORY, _path_key(number), encode_fields([node.parent, node.label]))
         if parent is not None:
             parent.children += 1
             self._changed.add(parent.number)
@@ -298,7 +300,7 @@ class Tree:
         node = self._nodes.get(number)
         if node is None:
             key = _path_key(number)
-            body = self._batch.get(Table.MEMORY, key)
+            body = self._batch.get(MEMORY, key)
             if body is None:
                 raise CorruptionError(
                     Table.MEMORY.label, key, "the namespace of an item is missing"
@@ -334,29 +336,27 @@ class Tree:
     def _remove(self, node: Node) -> None:
         self._changed.discard(node.number)
         self._memo.forget(node)
-        self._batch.delete(Table.MEMORY, _node_key(node.parent, node.label))
-        self._batch.delete(Table.MEMORY, _path_key(node.number))
+        self._batch.delete(MEMORY, _node_key(node.parent, node.label))
+        self._batch.delete(MEMORY, _path_key(node.number))
         self._batch.state.names_epoch += 1
 
     def _write(self, node: Node) -> None:
         packed = pack_bytes(node.label)
         whole = b"" if unpack_bytes(packed, 0)[1] else node.label
-        key = bytes((Kind.NODE,)) + pack_uint(node.parent) + packed
+        key = _NODE + pack_uint(node.parent) + packed
         numbers = node.number, node.items, node.children, node.expiring
-        self._batch.set(
-            Table.MEMORY, key, _BODY.pack(*numbers, *node.newest, *node.last_pack) + whole
-        )
+        self._batch.set(MEMORY, key, _BODY.pack(*numbers, *node.newest, *node.last_pack) + whole)
 
 
 # --- records -------------------------------------------------------------------------------
 
 
 def _node_key(parent: int, label: bytes) -> bytes:
-    return bytes((Kind.NODE,)) + pack_uint(parent) + pack_bytes(label)
+    return _NODE + pack_uint(parent) + pack_bytes(label)
 
 
 def _path_key(number: int) -> bytes:
-    return bytes((Kind.NODE_PATH,)) + pack_uint(number)
+    return _NODE_PATH + pack_uint(number)
 
 
 def _unpack(key: bytes, body: bytes) -> Node:
@@ -384,5 +384,5 @@ def _fields(key: bytes, body: bytes, *types: type | tuple[type, ...]) -> list[An
         fields: list[Any] = decode_plain(body)
     except ValueError as error:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
-    check_record(Table.MEMORY, key, fields, *types)
+    check_record(MEMORY, key, fields, *types)
     return fields

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lgkv.errors import CorruptionError
 from lgkv.keys import next_prefix
-from lgkv.layout import STATE_KEY, Table, open_record
+from lgkv.layout import MAIN, STATE_KEY, Table, open_record
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -294,7 +294,7 @@ class Snapshot:
 
     def read_state(self) -> State:
         """Return the file's counters as of this snapshot."""
-        body = self.get(Table.MAIN, STATE_KEY)
+        body = self.get(MAIN, STATE_KEY)
         if body is None:
             raise CorruptionError("main", STATE_KEY, "the counters are missing")
         return State.unpack(body)

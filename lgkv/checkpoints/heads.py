@@ -27,7 +27,7 @@ from lgkv.keys import (
     pack_version,
     unpack_version,
 )
-from lgkv.layout import Kind, Table, check_record, encode_fields
+from lgkv.layout import THREADS, Kind, Table, check_record, encode_fields
 from lgkv.snapshot import Snapshot
 
 __all__ = [
@@ -108,11 +108,11 @@ def read_frame(
 ) -> list[ChannelEntry] | None:
     """Return the channels of a frame, or None if it is gone."""
     key = frame_key(thread, namespace, number)
-    body = snapshot.get(Table.THREADS, key)
+    body = snapshot.get(THREADS, key)
     if body is None:
         return None
     fields = unpack_fields(key, body)
-    check_record(Table.THREADS, key, fields, list, list)
+    check_record(THREADS, key, fields, list, list)
     try:
         return _entries(fields[1], [_unpack_whole_version(packed) for packed in fields[0]])
     except (ValueError, IndexError, TypeError) as error:
@@ -211,7 +211,7 @@ def unpack_head(snapshot: Snapshot, thread: int, namespace: int, key: bytes, bod
 def _unpack_head(key: bytes, body: bytes) -> Head:
     """Return a head with the channels that its record has."""
     fields = unpack_fields(key, body)
-    check_record(Table.THREADS, key, fields, *_FIELDS)
+    check_record(THREADS, key, fields, *_FIELDS)
     id_, parent, created_us, run, kind, raw, table, frame, channels, seen, delta = fields
     if not 0 <= frame < 1 << 63:
         raise CorruptionError(Table.THREADS.label, key, f"there is no frame {frame}")

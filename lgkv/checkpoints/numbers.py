@@ -6,7 +6,7 @@ from typing import Final
 
 from lgkv.checkpoints import records as rec
 from lgkv.errors import CorruptionError
-from lgkv.layout import Kind, Table, split_key
+from lgkv.layout import THREADS, Kind, Table, split_key
 from lgkv.snapshot import Snapshot
 
 __all__ = [
@@ -23,11 +23,13 @@ ROOT_NAMESPACE: Final = 0
 
 NUMBER_BYTES: Final = 8
 
+_CHANNELS: Final = Kind.CHANNELS
+
 
 def channel_names(snapshot: Snapshot, thread: int) -> list[str]:
     """Return the channel names of a thread; a channel's number is its position."""
-    key = rec.thread_key(thread, Kind.CHANNELS)
-    body = snapshot.get(Table.THREADS, key)
+    key = rec.thread_key(thread, _CHANNELS)
+    body = snapshot.get(THREADS, key)
     return [] if body is None else rec.unpack_channels(key, body)
 
 
@@ -36,7 +38,7 @@ def namespace_number(snapshot: Snapshot, thread: int, namespace: str) -> int | N
     if not namespace:
         return ROOT_NAMESPACE
     key = rec.namespace_number_key(thread, namespace)
-    body = snapshot.get(Table.THREADS, key)
+    body = snapshot.get(THREADS, key)
     if body is None:
         return None
     if len(body) != NUMBER_BYTES:
@@ -50,7 +52,7 @@ def namespace_name(snapshot: Snapshot, thread: int, number: int) -> str:
     if number == ROOT_NAMESPACE:
         return ""
     key = rec.namespace_name_key(thread, number)
-    body = snapshot.get(Table.THREADS, key)
+    body = snapshot.get(THREADS, key)
     if body is None:
         raise CorruptionError(
             Table.THREADS.label, key, "the checkpoint namespace's name is missing"
@@ -62,7 +64,7 @@ def namespace_numbers(snapshot: Snapshot, thread: int) -> dict[int, str]:
     """Return the checkpoint namespaces of a thread by number."""
     prefix = rec.thread_key(thread, Kind.NAMESPACE_NAME)
     names = {ROOT_NAMESPACE: ""}
-    for key, body in snapshot.scan(Table.THREADS, prefix):
-        (number,) = split_key(Table.THREADS, key, len(prefix), "u")
+    for key, body in snapshot.scan(THREADS, prefix):
+        (number,) = split_key(THREADS, key, len(prefix), "u")
         names[number] = rec.text_of(key, body)
     return names

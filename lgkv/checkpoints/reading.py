@@ -22,7 +22,7 @@ from lgkv.codec.plan import INLINE
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import TAG_UUID, encode_text
-from lgkv.layout import Kind, Table
+from lgkv.layout import THREADS, Kind, Table
 from lgkv.names import thread_number
 
 __all__ = [
@@ -84,7 +84,7 @@ def place_of(snapshot: Snapshot, thread_id: str, namespace: str) -> Place | None
 def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) -> Head | None:
     """Return the head of a checkpoint, or None."""
     key = rec.checkpoint_key(place.thread, place.namespace, checkpoint_id, kind)
-    body = snapshot.get(Table.THREADS, key)
+    body = snapshot.get(THREADS, key)
     if body is None:
         return None
     return unpack_head(snapshot, place.thread, place.namespace, key, body)
@@ -93,7 +93,7 @@ def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) 
 def newest_head(snapshot: Snapshot, place: Place) -> Head | None:
     """Return the head with the greatest id of a namespace, or None."""
     prefix = rec.checkpoints_prefix(place.thread, place.namespace)
-    found = snapshot.last(Table.THREADS, prefix)
+    found = snapshot.last(THREADS, prefix)
     if found is None:
         return None
     key, body = found
@@ -172,7 +172,7 @@ def read_parent(
     if place is None:
         return Parent()
     key = rec.checkpoint_key(place.thread, place.namespace, parent_id)
-    found = snapshot.get_marked(Table.THREADS, key)
+    found = snapshot.get_marked(THREADS, key)
     if found is None:
         return Parent()
     body, mark = found
@@ -212,7 +212,7 @@ def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.
     """Return the pending writes of a checkpoint in LangGraph's `writes_sort_key` order."""
     prefix = rec.writes_prefix(place.thread, place.namespace, checkpoint_id)
     writes: list[rec.Write] = []
-    for key, body in snapshot.scan(Table.THREADS, prefix):
+    for key, body in snapshot.scan(THREADS, prefix):
         stored = rec.unpack_writes(key, body)
         writes.extend(resolved(snapshot, place.thread, key, write) for write in stored)
     return sorted(writes, key=lambda write: write.order)
@@ -224,8 +224,8 @@ def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.
 def _heads_before(snapshot: Snapshot, place: Place, before: str | None, count: int) -> list[Head]:
     prefix = rec.checkpoints_prefix(place.thread, place.namespace)
     heads = []
-    for _, key in descending(snapshot, Table.THREADS, prefix, bound_of(prefix, before)):
-        body = snapshot.get(Table.THREADS, key)
+    for _, key in descending(snapshot, THREADS, prefix, bound_of(prefix, before)):
+        body = snapshot.get(THREADS, key)
         if body is not None:
             heads.append(unpack_head(snapshot, place.thread, place.namespace, key, body))
         if len(heads) == count:

@@ -29,7 +29,7 @@ from lgkv.checkpoints.numbers import (
 )
 from lgkv.errors import CorruptionError
 from lgkv.keys import encode_text, pack_uint
-from lgkv.layout import Kind, Table
+from lgkv.layout import INDEX, THREADS, Kind, Table
 from lgkv.names import add_thread, remove_thread, thread_number
 from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch
@@ -37,8 +37,7 @@ from lgkv.writer import Batch
 __all__ = ["End", "ThreadEdit", "now_us", "read_thread"]
 
 _THREAD: Final = Kind.THREAD
-_THREADS: Final = Table.THREADS
-_INDEX: Final = Table.INDEX
+_CHANNELS: Final = Kind.CHANNELS
 
 
 def now_us() -> int:
@@ -49,7 +48,7 @@ def now_us() -> int:
 def read_thread(snapshot: Snapshot, number: int) -> rec.ThreadRecord:
     """Return the record of thread `number`."""
     key = rec.thread_key(number, Kind.THREAD)
-    body = snapshot.get(Table.THREADS, key)
+    body = snapshot.get(THREADS, key)
     if body is None:
         raise CorruptionError(Table.THREADS.label, key, "the thread's record is missing")
     return rec.ThreadRecord.unpack(key, body)
@@ -138,34 +137,34 @@ class ThreadEdit:
 
     def put(self, key: bytes, body: bytes) -> None:
         """Store a record of the thread."""
-        self.record.size_bytes += self.batch.put(_THREADS, key, body)
+        self.record.size_bytes += self.batch.put(THREADS, key, body)
 
     def put_new(self, key: bytes, body: bytes) -> bool:
         """Store a record of the thread unless its key is taken; return whether it was stored."""
-        grown = self.batch.put_new(_THREADS, key, body)
+        grown = self.batch.put_new(THREADS, key, body)
         self.record.size_bytes += grown
         return bool(grown)
 
     def put_over(self, key: bytes, body: bytes, old_bytes: int) -> int:
         """Store a record in place of one of so many bytes, 0 for none; return the new one's."""
-        new_bytes = self.batch.put_over(_THREADS, key, body, old_bytes)
+        new_bytes = self.batch.put_over(THREADS, key, body, old_bytes)
         self.record.size_bytes += new_bytes - old_bytes + (0 if old_bytes else len(key))
         return new_bytes
 
     def delete_known(self, key: bytes, old_bytes: int) -> None:
         """Delete a record of the thread that is there and has so many bytes."""
-        self.batch.discard(Table.THREADS, key)
+        self.batch.discard(THREADS, key)
         self.record.size_bytes -= len(key) + old_bytes
 
     def delete(self, key: bytes) -> bool:
         """Delete a record of the thread; return whether it was there."""
-        freed = self.batch.delete(Table.THREADS, key)
+        freed = self.batch.delete(THREADS, key)
         self.record.size_bytes -= freed
         return bool(freed)
 
     def delete_range(self, prefix: bytes) -> None:
         """Delete the records of the thread whose keys begin with `prefix`."""
-        self.record.size_bytes -= self.batch.delete_range(Table.THREADS, prefix)
+        self.record.size_bytes -= self.batch.delete_range(THREADS, prefix)
 
     @property
     def ends(self) -> dict[int, list[End]]:
@@ -208,7 +207,7 @@ class ThreadEdit:
                     numbers.setdefault(name, len(numbers))
         if len(numbers) > known:
             body = rec.pack_channels(tuple(numbers))
-            self.put(rec.thread_key(self.number, Kind.CHANNELS), body)
+            self.put(rec.thread_key(self.number, _CHANNELS), body)
         return numbers
 
     # --- checkpoints ---
@@ -245,7 +244,7 @@ class ThreadEdit:
         newest = self._known.newest
         if newest is not None and newest[0] == key:
             return newest[1]
-        return self.batch.mark(_THREADS, key)
+        return self.batch.mark(THREADS, key)
 
     def _take_carrier(self, namespace: int, checkpoint_id: str) -> Head | None:
         old = self.head(namespace, checkpoint_id, Kind.CARRIER)
@@ -274,24 +273,22 @@ class ThreadEdit:
         """Store the index entry of a head's run, if it has one."""
         if head.run_id is not None:
             key = rec.run_key(head.run_id, self.number, namespace, head.id)
-            self.batch.put(Table.INDEX, key, encode_text(head.id))
+            self.batch.put(INDEX, key, encode_text(head.id))
 
     def _unindex_run(self, namespace: int, head: Head) -> None:
         if head.run_id is not None:
-            self.batch.delete(
-                Table.INDEX, rec.run_key(head.run_id, self.number, namespace, head.id)
-            )
+            self.batch.delete(INDEX, rec.run_key(head.run_id, self.number, namespace, head.id))
 
     def head(self, namespace: int, checkpoint_id: str, kind: Kind = Kind.CHECKPOINT) -> Head | None:
         """Return a checkpoint's head, or None."""
         key = rec.checkpoint_key(self.number, namespace, checkpoint_id, kind)
-        body = self.batch.get(Table.THREADS, key)
+        body = self.batch.get(THREADS, key)
         return None if body is None else self._unpack(namespace, key, body)
 
     def heads(self, namespace: int, kind: Kind = Kind.CHECKPOINT) -> list[Head]:
         """Return the heads of a namespace, in the order of their keys."""
         prefix = rec.checkpoints_prefix(self.number, namespace, kind)
-        found = self.batch.scan(Table.THREADS, prefix)
+        found = self.batch.scan(THREADS, prefix)
         return [self._unpack(namespace, key, body) for key, body in found]
 
     def heads_with(self, namespace: int, versions: Iterable[rec.Version]) -> Iterator[Head]:
@@ -299,7 +296,7 @@ class ThreadEdit:
         packed = [pack_whole_version(version) for version in versions]
         framed = len(self._known.channels or ()) >= FRAMED_FROM
         prefix = rec.checkpoints_prefix(self.number, namespace)
-        for key, body in self.batch.scan(Table.THREADS, prefix, reverse=True):
+        for key, body in self.batch.scan(THREADS, prefix, reverse=True):
             if framed or any(each in body for each in packed):
                 yield self._unpack(namespace, key, body)
 
@@ -344,12 +341,12 @@ class ThreadEdit:
             record.latest_id = self._find_latest()
         if not self._known.indexed or record.latest_id != self._indexed_id:
             if self._known.indexed:
-                self.batch.discard(_INDEX, rec.latest_key(self._indexed_id, self.number))
-            self.batch.set(_INDEX, rec.latest_key(record.latest_id, self.number), b"")
+                self.batch.discard(INDEX, rec.latest_key(self._indexed_id, self.number))
+            self.batch.set(INDEX, rec.latest_key(record.latest_id, self.number), b"")
             self._indexed_id, self._known.indexed = record.latest_id, True
         key = rec.thread_key(self.number, _THREAD)
         body = record.pack(key)
-        self.batch.set(_THREADS, key, body, self._known.record_bytes)
+        self.batch.set(THREADS, key, body, self._known.record_bytes)
         self._known.record_bytes = len(body)
 
     def _find_latest(self) -> str | None:
@@ -357,15 +354,15 @@ class ThreadEdit:
         newest = []
         for namespace in namespace_numbers(self.batch, self.number):
             prefix = rec.checkpoints_prefix(self.number, namespace)
-            for _, key in order.descending(self.batch, Table.THREADS, prefix, None):
-                body = self.batch.get(Table.THREADS, key)
+            for _, key in order.descending(self.batch, THREADS, prefix, None):
+                body = self.batch.get(THREADS, key)
                 if body is not None:
                     newest.append(self._unpack(namespace, key, body).id)
                 break
         return max(newest, default=None)
 
     def _has_writes(self) -> bool:
-        return self.batch.has(Table.THREADS, rec.thread_key(self.number, Kind.WRITES))
+        return self.batch.has(THREADS, rec.thread_key(self.number, Kind.WRITES))
 
     def remove(self) -> None:
         """Delete everything of the thread."""
@@ -373,7 +370,7 @@ class ThreadEdit:
             for kind in (Kind.CHECKPOINT, Kind.CARRIER):
                 for head in self.heads(namespace, kind):
                     self._unindex_run(namespace, head)
-        self.batch.delete_range(Table.THREADS, pack_uint(self.number))
-        self.batch.delete(Table.INDEX, rec.latest_key(self._indexed_id, self.number))
+        self.batch.delete_range(THREADS, pack_uint(self.number))
+        self.batch.delete(INDEX, rec.latest_key(self._indexed_id, self.number))
         remove_thread(self.batch, self.record.thread_id)
         self.batch.memo.pop((_Known, self.record.thread_id), None)

@@ -30,7 +30,7 @@ from lgkv.codec.plan import (
 from lgkv.codec.runs import MAX_EXTENTS
 from lgkv.errors import CorruptionError
 from lgkv.keys import pack_uint, unpack_uint
-from lgkv.layout import Kind, Table
+from lgkv.layout import THREADS, Kind, Table
 from lgkv.snapshot import Snapshot
 from lgkv.writer import PrepareAgainError
 
@@ -82,6 +82,7 @@ class Piece(NamedTuple):
 # --- records -------------------------------------------------------------------------------
 
 _INLINE_BYTE: Final = bytes((INLINE,))
+_PIECE: Final = Kind.PIECE
 
 
 def pack_inline(payload: Payload) -> bytes:
@@ -129,7 +130,7 @@ def piece_key(thread: int, chain: int, first: int) -> bytes:
 
 def chain_prefix(thread: int, chain: int) -> bytes:
     """Return the prefix of the pieces of a chain."""
-    return rec.thread_key(thread, Kind.PIECE) + pack_uint(chain)
+    return rec.thread_key(thread, _PIECE) + pack_uint(chain)
 
 
 def pack_piece(count: int, payload: Payload) -> bytes:
@@ -172,10 +173,10 @@ def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
     prefix = chain_prefix(thread, extent.chain)
     start = prefix + pack_uint(extent.first)
     stop = prefix + pack_uint(extent.first + extent.size)
-    before = snapshot.at_or_before(Table.THREADS, prefix, start)
+    before = snapshot.at_or_before(THREADS, prefix, start)
     if before is None:
         return
-    for key, body in snapshot.scan(Table.THREADS, prefix, start=before, stop=stop):
+    for key, body in snapshot.scan(THREADS, prefix, start=before, stop=stop):
         yield _unpack_piece(key, prefix, extent.chain, body)
 
 
@@ -312,10 +313,10 @@ def _end_before(thread: ThreadEdit, chain: int, before: int | None) -> End | Non
     """Read the last piece of a chain that begins below an element."""
     prefix = chain_prefix(thread.number, chain)
     stop = None if before is None else prefix + pack_uint(before)
-    for key in thread.batch.keys(Table.THREADS, prefix, stop=stop, reverse=True):
+    for key in thread.batch.keys(THREADS, prefix, stop=stop, reverse=True):
         body, record_bytes = (
-            thread.batch.get(Table.THREADS, key),
-            thread.batch.size(Table.THREADS, key),
+            thread.batch.get(THREADS, key),
+            thread.batch.size(THREADS, key),
         )
         if body is not None:
             return _end_of(_unpack_piece(key, prefix, chain, body), record_bytes)
@@ -325,7 +326,7 @@ def _end_before(thread: ThreadEdit, chain: int, before: int | None) -> End | Non
 def _read_piece(thread: ThreadEdit, chain: int, end: End) -> Piece:
     prefix = chain_prefix(thread.number, chain)
     key = prefix + pack_uint(end.first)
-    body = thread.batch.get(Table.THREADS, key)
+    body = thread.batch.get(THREADS, key)
     piece = None if body is None else _unpack_piece(key, prefix, chain, body)
     if piece is None or piece.size != end.size:
         raise CorruptionError(Table.THREADS.label, key, "a piece is not as it was stored")
@@ -360,8 +361,7 @@ def _free_chain(thread: ThreadEdit, chain: int, wanted: list[tuple[int, int]]) -
         thread.delete_range(prefix)
         return
     pieces = [
-        _unpack_piece(key, prefix, chain, body)
-        for key, body in thread.batch.scan(Table.THREADS, prefix)
+        _unpack_piece(key, prefix, chain, body) for key, body in thread.batch.scan(THREADS, prefix)
     ]
     unused, at, reached = [], 0, -1
     for piece in pieces:

@@ -26,7 +26,7 @@ from lgkv.checkpoints.values import (
 from lgkv.codec import Codec, Payload
 from lgkv.codec.plan import INLINE, OPAQUE, Fresh
 from lgkv.errors import InvalidInputError
-from lgkv.layout import Table
+from lgkv.layout import THREADS
 from lgkv.writer import Batch, Change
 
 __all__ = ["Parts", "check_texts", "put_checkpoint", "put_task_writes", "take_apart"]
@@ -297,7 +297,7 @@ def put_task_writes(
         space = thread.namespace(namespace)
         key = rec.task_key(thread.number, space, checkpoint_id, task_id)
         if large or not thread.put_new(key, _packed(checkpoint_id, task_id, new)):
-            body = batch.get(Table.THREADS, key)
+            body = batch.get(THREADS, key)
             old = {} if body is None else {w.idx: w for w in rec.unpack_writes(key, body)}
             kept = {idx: write for idx, write in old.items() if idx >= 0}
             merged = old | new | kept

@@ -22,7 +22,7 @@ from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.expiry import is_past
 from lgkv.filters import Test
 from lgkv.keys import TEXT_LIMIT_BYTES, encode_text, next_prefix, pack_bytes, pack_uint
-from lgkv.layout import Kind, Table, decode_plain, encode_plain
+from lgkv.layout import INDEX, MEMORY, Kind, Table, decode_plain, encode_plain
 from lgkv.memory.items import (
     ItemRecord,
     Place,
@@ -138,7 +138,7 @@ class FieldIndex:
 
 def read_fields(snapshot: Snapshot) -> FieldIndex:
     """Return the fields that the file declares."""
-    body = snapshot.get(Table.MEMORY, _FIELDS_KEY)
+    body = snapshot.get(MEMORY, _FIELDS_KEY)
     if body is None:
         return FieldIndex()
     try:
@@ -259,9 +259,9 @@ def matched(
 
 
 def _item_of(snapshot: Snapshot, entry: Entry, namespace: tuple[str, ...]) -> Found:
-    body = snapshot.get(Table.INDEX, entry.key)
+    body = snapshot.get(INDEX, entry.key)
     key = packs_of(entry.node) + (body or b"")
-    pack = snapshot.get(Table.MEMORY, key)
+    pack = snapshot.get(MEMORY, key)
     at = -1 if pack is None else checked(key, find_entry, pack, entry.sequence)
     if pack is None or at < 0:
         raise CorruptionError(Table.INDEX.label, entry.key, "the item is not where the entry says")
@@ -275,13 +275,13 @@ def index_item(batch: Batch, index: FieldIndex, node: int, record: ItemRecord, p
     """Add the entries of an item, which is in the pack at this place."""
     body = place_bytes(pack)
     for key in index.keys(node, record):
-        batch.set(Table.INDEX, key, body)
+        batch.set(INDEX, key, body)
 
 
 def unindex_item(batch: Batch, index: FieldIndex, node: int, record: ItemRecord) -> None:
     """Remove the entries of an item."""
     for key in index.keys(node, record):
-        batch.delete(Table.INDEX, key)
+        batch.delete(INDEX, key)
 
 
 def write_fields(batch: Batch, fields: Mapping[str, type]) -> None:
@@ -293,9 +293,9 @@ def write_fields(batch: Batch, fields: Mapping[str, type]) -> None:
     numbers = {number for number, _ in index.fields.values()}
     for number, _ in before.fields.values():
         if number not in numbers:
-            batch.delete_range(Table.INDEX, _prefix(number))
+            batch.delete_range(INDEX, _prefix(number))
     declared = [index.last_number, {name: list(each) for name, each in index.fields.items()}]
-    batch.set(Table.MEMORY, _FIELDS_KEY, encode_plain(declared))
+    batch.set(MEMORY, _FIELDS_KEY, encode_plain(declared))
     batch.memo[FieldIndex] = index
     known = {number for number, _ in before.fields.values()}
     new = {name: each for name, each in index.fields.items() if each[0] not in known}
@@ -304,7 +304,7 @@ def write_fields(batch: Batch, fields: Mapping[str, type]) -> None:
 
 
 def _index_all(batch: Batch, index: FieldIndex) -> None:
-    for key, pack in batch.scan(Table.MEMORY, bytes((Kind.PACK,))):
+    for key, pack in batch.scan(MEMORY, bytes((Kind.PACK,))):
         node = checked(key, node_of, key[1:])
         for at in checked(key, scan_pack, pack, None, 0):
             record = unpack_item(key, pack, at)
@@ -314,7 +314,7 @@ def _index_all(batch: Batch, index: FieldIndex) -> None:
 def _entries(snapshot: Snapshot, prefix: bytes, ranges: list[_Range]) -> Iterator[Entry]:
     for low, high in ranges:
         for key in snapshot.keys(
-            Table.INDEX, prefix, start=prefix + low, stop=prefix + high if high else None
+            INDEX, prefix, start=prefix + low, stop=prefix + high if high else None
         ):
             if len(key) < _TAIL.size:
                 raise CorruptionError(Table.INDEX.label, key, "the entry is shorter than its place")

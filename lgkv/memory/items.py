@@ -30,7 +30,7 @@ from lgkv._items import (
 from lgkv._plain import decode_mapping, encode_mapping
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
 from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_uint
-from lgkv.layout import MAX_VALUE_BYTES, Kind, Table, decode_plain, encode_plain
+from lgkv.layout import MAX_VALUE_BYTES, MEMORY, Kind, Table, decode_plain, encode_plain
 from lgkv.snapshot import Snapshot
 
 __all__ = [
@@ -180,7 +180,7 @@ def place_of(key: bytes) -> Place:
 
 def read_place(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, int] | None:
     """Return the key of the pack that the item at `suffix` is in, and its sequence."""
-    body = snapshot.get(Table.MEMORY, item_key(suffix))
+    body = snapshot.get(MEMORY, item_key(suffix))
     return None if body is None else unpack_place(suffix, body)
 
 
@@ -197,11 +197,11 @@ def unpack_place(suffix: bytes, body: bytes) -> tuple[bytes, int]:
 
 def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | None:
     """Return the item at `suffix`, and the key of its pack; None if there is none."""
-    body = snapshot.get(Table.MEMORY, _ITEM_KIND + suffix)
+    body = snapshot.get(MEMORY, _ITEM_KIND + suffix)
     if body is None:
         return None
     key, sequence = unpack_place(suffix, body)
-    pack = snapshot.get(Table.MEMORY, key)
+    pack = snapshot.get(MEMORY, key)
     try:
         fields = None if pack is None else read_entry(pack, sequence)
     except ValueError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 
 from lgkv.filters import Test
-from lgkv.layout import Table
+from lgkv.layout import MEMORY
 from lgkv.memory.items import (
     ItemRecord,
     Place,
@@ -57,7 +57,7 @@ class _Source:
     ) -> None:
         self._namespace, self._node = namespace, node.number
         self._test, self._ended_by = test, ended_by
-        self._packs = snapshot.scan(Table.MEMORY, packs_of(node.number), reverse=True)
+        self._packs = snapshot.scan(MEMORY, packs_of(node.number), reverse=True)
         self._key = self._pack = b""
         self._starts: list[int] = []
         self.newest = node.newest

@@ -17,7 +17,7 @@ from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
 from lgkv.keys import pack_bytes, pack_uint
 from lgkv.keywords import KeywordChanges
-from lgkv.layout import Kind, Table
+from lgkv.layout import MEMORY, Kind, Table
 from lgkv.memory.fields import fields_of, index_item, unindex_item
 from lgkv.memory.items import (
     PACK_BYTES,
@@ -121,7 +121,7 @@ class _Change:
             suffix = work.prefix + pack_bytes(put.key)
             places.append((put, work, suffix))
             keys.append(item_key(suffix))
-        bodies = self._batch.get_all(Table.MEMORY, keys)
+        bodies = self._batch.get_all(MEMORY, keys)
         for (put, work, suffix), body in zip(places, bodies, strict=True):
             old = None if body is None else self._take(work, suffix, body)
             if put.encoded is not None:
@@ -172,7 +172,7 @@ class _Change:
             node.items += 1
 
     def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
-        self._batch.delete(Table.MEMORY, item_key(suffix))
+        self._batch.delete(MEMORY, item_key(suffix))
         self._vectors.remove(suffix)
         move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, old.deadline_us, 0)
         work.node.expiring -= old.deadline_us > 0
@@ -209,7 +209,7 @@ class _Change:
     def _pack(self, work: _Work, key: bytes) -> _Pack | None:
         pack = work.packs.get(key)
         if pack is None:
-            stored = self._batch.get(Table.MEMORY, key)
+            stored = self._batch.get(MEMORY, key)
             if stored is None:
                 return None
             pack = work.packs[key] = _Pack(key, stored)
@@ -254,7 +254,7 @@ class _Change:
                 record = unpack_item(last.key, entry, 0)
                 index_item(self._batch, self._fields, node.number, record, node.last_pack)
         self._write(last, b"".join(parts))
-        self._batch.set_all(Table.MEMORY, records)
+        self._batch.set_all(MEMORY, records)
 
     @staticmethod
     def _begin(work: _Work, node: Node, place: Place) -> _Pack:
@@ -266,9 +266,9 @@ class _Change:
     def _write(self, pack: _Pack, body: bytes) -> None:
         pack.gone.clear()
         if body:
-            self._batch.set(Table.MEMORY, pack.key, body, len(pack.stored))
+            self._batch.set(MEMORY, pack.key, body, len(pack.stored))
         elif pack.stored:
-            self._batch.delete(Table.MEMORY, pack.key)
+            self._batch.delete(MEMORY, pack.key)
 
 
 def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
@@ -277,7 +277,7 @@ def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
     if found is None:
         return
     key, sequence = found
-    pack = batch.get(Table.MEMORY, key)
+    pack = batch.get(MEMORY, key)
     at = -1 if pack is None else checked(key, find_entry, pack, sequence)
     if pack is None or at < 0:
         raise CorruptionError(Table.MEMORY.label, key, "the item is not where it should be")
@@ -286,4 +286,4 @@ def _refresh(batch: Batch, suffix: bytes, now: int) -> None:
         return
     move_deadline(batch, Kind.ITEM_DEADLINE, suffix, record.deadline_us, now + record.ttl_us)
     entry = record._replace(deadline_us=now + record.ttl_us).entry()
-    batch.set(Table.MEMORY, key, pack[:at] + entry + pack[at + len(entry) :], len(pack))
+    batch.set(MEMORY, key, pack[:at] + entry + pack[at + len(entry) :], len(pack))
