@@ -17,8 +17,7 @@ from lgkv.checkpoints.numbers import (
     namespace_numbers,
 )
 from lgkv.checkpoints.order import bound_of, descending
-from lgkv.checkpoints.values import StoredValue, unpack_stored
-from lgkv.codec.plan import INLINE
+from lgkv.checkpoints.values import INLINE_BYTE, StoredValue, unpack_stored
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
 from lgkv.keys import TAG_UUID, encode_text
@@ -201,7 +200,7 @@ def with_bases(
     bases = {}
     for name, value in new.items():
         packed = parent.channels[name][2] if name in parent.channels else None
-        if packed is not None and packed[0] != INLINE:  # of which none is a base
+        if packed is not None and packed[:1] != INLINE_BYTE:  # of which none is a base
             base = fetch(snapshot, parent.thread, unpack_stored(key, packed), value)
             if base is not None:
                 bases[name] = base

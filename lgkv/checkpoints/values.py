@@ -35,6 +35,7 @@ from lgkv.snapshot import Snapshot
 from lgkv.writer import PrepareAgainError
 
 __all__ = [
+    "INLINE_BYTE",
     "BaseMovedError",
     "Piece",
     "StoredValue",
@@ -81,13 +82,13 @@ class Piece(NamedTuple):
 
 # --- records -------------------------------------------------------------------------------
 
-_INLINE_BYTE: Final = bytes((INLINE,))
+INLINE_BYTE: Final = bytes((INLINE,))
 _PIECE: Final = Kind.PIECE
 
 
 def pack_inline(payload: Payload) -> bytes:
     """Return what stands for a value that lies in the checkpoint's record."""
-    return _INLINE_BYTE + rec.pack_payload(payload)
+    return INLINE_BYTE + rec.pack_payload(payload)
 
 
 def pack_stored(stored: StoredValue) -> bytes | None:

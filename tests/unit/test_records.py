@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lgkv import CorruptionError
 from lgkv.checkpoints import records as rec
+from lgkv.checkpoints.reading import Parent, with_bases
 from lgkv.keys import encode_text
 from lgkv.layout import KIND_BYTES, Kind, encode_fields
 
@@ -38,6 +39,12 @@ def test_channel_names_come_back_in_order(names: list[str]) -> None:
     body = rec.pack_channels(tuple(names))
     assert body == encode_fields([encode_text(name) for name in names])
     assert rec.unpack_channels(KEY, body) == names
+
+
+def test_value_of_a_parent_without_a_form_is_damage() -> None:
+    parent = Parent(1, bytes(8), {"a": (0, "1", b"")})
+    with pytest.raises(CorruptionError, match="damaged value"):
+        with_bases(parent, None, KEY, {"a": ["x"]}, lambda *_: None)
 
 
 def test_each_kind_has_its_byte() -> None:
