@@ -209,7 +209,7 @@ def _equal(value: Any, operand: Any) -> bool:
         )
     try:
         return bool(value == operand)
-    except (TypeError, ValueError):  # an array is neither equal nor unequal to anything
+    except (TypeError, ValueError, decimal.InvalidOperation):  # an array, a signalling NaN
         return False
 
 
