@@ -342,7 +342,7 @@ class Builder:
             return None
         number = lacks.slabs[0]
         place = directory.slabs[number]
-        labels = place.by_label + np.uint64(place.first)
+        labels = place.labels[place.order] + np.uint64(place.first)
         rows = place.order[labels >= graph.covered]
         most = LIVE_ROWS if graph is self._graph else ASIDE_ROWS
         rest, rows = rows[most:], rows[:most]

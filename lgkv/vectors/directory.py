@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lgkv._vectors import locate, name_at
+from lgkv._vectors import SlabRows, locate, locate_in_ranges
 from lgkv.errors import CorruptionError
 from lgkv.layout import Kind, Table
 from lgkv.snapshot import Snapshot
@@ -53,12 +53,6 @@ class SlabPlace:
     rows_at: int
     suffixes_at: int
     alive: NDArray[np.bool_] | None
-    mapped: tuple[int, memoryview] | None = None
-    """The record where it was found in the map, and the epoch of the map.
-
-    A record with pages of its own lies there as long as it is in the file; a directory is
-    used with snapshots only in which it is.
-    """
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,9 +73,18 @@ class SlabPlace:
         return np.argsort(self.labels, kind="stable")
 
     @cached_property
-    def by_label(self) -> NDArray[np.uint32]:
-        """The labels, sorted."""
-        return np.ascontiguousarray(self.labels[self.order])
+    def native(self) -> SlabRows:
+        """The slab as the kernels use it; it also holds what they find once and keep."""
+        return SlabRows(
+            self.first,
+            np.ascontiguousarray(self.labels[self.order]),
+            self.order,
+            self.items,
+            self.scales,
+            None if self.alive is None else self.alive.view(np.uint8),
+            self.rows_at,
+            self.suffixes_at,
+        )
 
     @cached_property
     def longest(self) -> float:
@@ -98,11 +101,9 @@ class SlabPlace:
         """Return the slab with these rows dead."""
         alive = np.ones(len(self), np.bool_) if self.alive is None else self.alive.copy()
         alive[dead] = False
-        return replace(self, alive=alive)
-
-    def suffix(self, record: memoryview, row: int) -> bytes:
-        """Return the name of the item that `row` is a vector of."""
-        return name_at(record, self.suffixes_at, len(self.labels), row)
+        place = replace(self, alive=alive)
+        place.native.share_codes(self.native)
+        return place
 
 
 class Ranges:
@@ -114,6 +115,8 @@ class Ranges:
         self._places = places
         self.slabs, self.starts, self.stops = slabs, starts, stops
         self.rows = sum(stops) - sum(starts)
+        self.planned: tuple[Any, Any] = None, None
+        """What the last plan followed from, and the plan."""
 
     def _column(self, of: Callable[[SlabPlace], NDArray[Any]]) -> NDArray[Any]:
         """Return a column of all rows."""
@@ -146,15 +149,27 @@ class Ranges:
         return self.rows - (0 if self.dead is None else int(np.count_nonzero(self.dead)))
 
     @cached_property
+    def columns(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The slabs, where their rows start, and where they stop."""
+        return (
+            np.array(self.slabs, np.int64),
+            np.array(self.starts, np.int64),
+            np.array(self.stops, np.int64),
+        )
+
+    @cached_property
     def ends(self) -> NDArray[np.int64]:
         """Behind how many rows each range ends."""
-        return np.cumsum(np.subtract(self.stops, self.starts, dtype=np.int64))
+        _, starts, stops = self.columns
+        return np.cumsum(stops - starts)
 
     def locate(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slab and the place in it of rows, counted over all ranges."""
-        which = np.searchsorted(self.ends, rows, "right")
-        slabs = np.array(self.slabs, np.int64)[which]
-        return slabs, rows - self.ends[which] + np.array(self.stops, np.int64)[which]
+        slabs, _, stops = self.columns
+        numbers = np.empty(len(rows), np.int64)
+        found = np.empty(len(rows), np.int64)
+        locate_in_ranges(self.ends, slabs, stops, rows, numbers, found)
+        return numbers, found
 
 
 @dataclass
@@ -260,16 +275,13 @@ class Directory:
         """Return slab and row of each label, -1 for what is not there or is dead."""
         slabs = np.empty(len(labels), np.int64)
         rows = np.empty(len(labels), np.int64)
-        locate(labels, self.firsts, *self._columns, slabs, rows)
+        locate(self.natives, self.firsts, labels, slabs, rows)
         return slabs, rows
 
     @cached_property
-    def _columns(self) -> tuple[list[Any], list[Any], list[Any]]:
-        return (
-            [slab.by_label for slab in self.slabs],
-            [slab.order for slab in self.slabs],
-            [None if slab.alive is None else slab.alive.view(np.uint8) for slab in self.slabs],
-        )
+    def natives(self) -> list[SlabRows]:
+        """The slabs as the kernels use them."""
+        return [slab.native for slab in self.slabs]
 
 
 def _runs(starts: list[int], stops: list[int]) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ graph is changed does not wait: it is told so, and scans instead.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ FIRST_SIZE: Final = 1 << 14
 SEED: Final = 100
 MOST_LEVELS: Final = 64
 _LINK_BYTES: Final = 4
+
+
+_numbers: Final = itertools.count()
 
 
 def graph_bytes(vectors: int, dims: int) -> int:
@@ -148,6 +152,8 @@ class Graph:
             index = hnswlib.Index(self._space, settings.dims)
             index.init_index(first_size, LINKS, CONSTRUCTION_WIDTH, SEED)
         self._index = index
+        self._size = int(index.element_count)
+        self._number = next(_numbers)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._searches = 0
@@ -155,7 +161,12 @@ class Graph:
         self._buried: set[int] = set()
 
     def __len__(self) -> int:
-        return int(self._index.element_count)
+        return self._size
+
+    @property
+    def version(self) -> tuple[int, int, int, int]:
+        """What changes with all that a plan follows from, and is no other graph's."""
+        return self._number, self.covered, len(self._buried), self.width
 
     @property
     def tombstones(self) -> int:
@@ -257,6 +268,7 @@ class Graph:
             self._index.resize_index(max(needed, 2 * self._index.max_elements))
         threads = (os.cpu_count() or 1) if len(rows) >= PARALLEL_ROWS else 1
         self._index.add_items(rows, labels, num_threads=threads)
+        self._size = int(self._index.element_count)
 
     def bury(self, labels: set[int]) -> None:
         """Mark vectors dead: searches pass through them and do not return them."""

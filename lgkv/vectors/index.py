@@ -6,9 +6,10 @@ and finds what is committed. The graph follows in the background; what it lacks 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from lgkv.errors import CorruptionError
 from lgkv.layout import Kind, Table
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.building import Builder
-from lgkv.vectors.directory import Directory, advance, load_directory
+from lgkv.vectors.directory import Directory, Ranges, advance, load_directory
+from lgkv.vectors.graph import graph_bytes
 from lgkv.vectors.packing import find_vectors
 from lgkv.vectors.planning import IndexOptions, Plan, plan_search
+from lgkv.vectors.pruning import encode, prune
 from lgkv.vectors.ranking import (
     Candidates,
     Hit,
@@ -119,15 +122,15 @@ class VectorIndex:
         graph, why = self._builder.ready(directory)
         if self._recent and _as_of(directory) < _as_of(self._recent[-1]):
             graph, why = None, "the search reads an older commit than others do"
-        return plan_search(
-            directory,
-            directory.select(nodes),
-            graph,
-            why,
-            wanted=wanted,
-            filtered=filtered,
-            options=self._builder.options,
-        )
+        ranges, options = directory.select(nodes), self._builder.options
+        asked = why if graph is None else graph.version, wanted, filtered, options
+        known, plan = ranges.planned
+        if known != asked:  # making it takes longer than asking what it follows from
+            plan = plan_search(
+                directory, ranges, graph, why, wanted=wanted, filtered=filtered, options=options
+            )
+            ranges.planned = asked, plan
+        return cast("Plan", plan)
 
     def attempts(
         self,
@@ -156,8 +159,28 @@ class VectorIndex:
                 break
             yield Ranking(records, query, candidates).hits(wanted)
             plan = plan.widened()
-        scanned: list[Candidates] = [scan_ranges(records, directory.select(nodes), query)]
-        yield Ranking(records, query, scanned).hits(wanted)
+        ranges = directory.select(nodes)
+        if self._has_codes(records, ranges, query):
+            for count in (wanted, 4 * wanted):
+                pruned = prune(records, ranges, query, count)
+                if pruned is None:
+                    break
+                ranking = Ranking(records, query, [pruned], bottom=pruned.floor)
+                yield ranking.hits(len(pruned.places))
+        yield Ranking(records, query, [scan_ranges(records, ranges, query)]).hits(wanted)
+
+    def _has_codes(self, records: Records, ranges: Ranges, query: Query) -> bool:
+        """Return whether a search can begin with the codes of `ranges`."""
+        settings, options = records.directory.settings, self._builder.options
+        numbers = ranges.rows * settings.dims
+        if numbers > options.exact_floats and 4 * ranges.rows > records.directory.vectors:
+            return False  # the graph is for that, or will be
+        room = math.inf
+        if options.memory_bytes is not None:
+            graph, _ = self._builder.ready(records.directory)
+            taken = 0 if graph is None else graph_bytes(len(graph), settings.dims)
+            room = options.memory_bytes - taken
+        return encode(records, ranges, query, room)
 
     def _by_graph(
         self, records: Records, query: Query, nodes: NDArray[np.uint64] | None, plan: Plan

@@ -12,15 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from lgkv._vectors import rescore, scan
+from lgkv._vectors import measure, prepare, scan, scan_slabs, top
 from lgkv.errors import CorruptionError
 from lgkv.layout import Table, open_record
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.directory import Directory, Ranges, SlabPlace
+from lgkv.vectors.settings import METRICS
 from lgkv.vectors.slabs import WILD, slab_key
 
 if TYPE_CHECKING:
@@ -44,15 +47,11 @@ class Query:
 
     def __init__(self, vector: NDArray[np.float32], metric: str) -> None:
         self.metric = metric
-        wide = vector.astype(np.float64)
-        length = float(np.sqrt(np.dot(wide, wide)))
-        if metric == "cosine" and length:
-            wide = wide / length
-            self.length = 1.0
-        else:
-            self.length = length
-        self.wide = np.ascontiguousarray(wide)
-        self.narrow = np.ascontiguousarray(wide, np.float32)
+        self.wide = np.empty(vector.size)
+        self.narrow = np.empty(vector.size, np.float32)
+        unit = metric == "cosine"
+        length = prepare(vector, unit, self.wide, self.narrow)
+        self.length = 1.0 if unit and length else length
         self.wild = metric != "cosine" and length > 0 and not 1 / WILD < length < WILD
 
     def margin(self, longest: float) -> tuple[float, float]:
@@ -64,16 +63,6 @@ class Query:
             return part * self.length * longest, 0.0
         return 0.0, part
 
-    def keys(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the true keys of rows by what `rescore` gives for them."""
-        if self.metric == "inner_product":
-            return sums[:, 0].copy()
-        if self.metric == "l2":
-            return -sums[:, 2]
-        lengths = np.sqrt(sums[:, 1])
-        lengths[lengths == 0] = 1.0
-        return np.clip(sums[:, 0] / lengths, -1.0, 1.0)
-
     def score(self, key: float) -> float:
         """Return what a caller is told for a key: for "l2" the negative distance."""
         return -math.sqrt(-key) if self.metric == "l2" else key
@@ -83,15 +72,15 @@ class Records:
     """The records of slabs, as they are mapped in one snapshot."""
 
     def __init__(self, snapshot: Snapshot, directory: Directory, map_epoch: int) -> None:
-        self._snapshot, self.directory, self._map_epoch = snapshot, directory, map_epoch
+        self._snapshot, self.directory, self.map_epoch = snapshot, directory, map_epoch
         self._records: dict[int, memoryview] = {}
 
     def record(self, number: int) -> memoryview:
         """Return the record of a slab, by its place in the directory."""
         place = self.directory.slabs[number]
-        mapped = place.mapped
-        if mapped is not None and mapped[0] == self._map_epoch:
-            return mapped[1]
+        held: memoryview | None = place.native.held(self.map_epoch)
+        if held is not None:
+            return held
         record = self._records.get(number)
         if record is None:
             record = self._records[number] = self._read(place)
@@ -105,12 +94,8 @@ class Records:
         if record[0]:  # it was not stored as it is
             return memoryview(b"\x00" + open_record(Table.MEMORY, key, bytes(record)))
         if len(record) >= OWN_PAGES_BYTES:
-            place.mapped = self._map_epoch, record
+            place.native.hold(self.map_epoch, record)
         return record
-
-    def suffix(self, number: int, row: int) -> bytes:
-        """Return the name of the item that a row is a vector of."""
-        return self.directory.slabs[number].suffix(self.record(number), row)
 
     def rows(self, number: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return rows of a slab."""
@@ -127,17 +112,24 @@ class Records:
             found *= self.directory.slabs[number].scales[rows][:, None]
         return found
 
-    def true_keys(
+    def measured(
         self, query: Query, slabs: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Return the keys of rows in float64."""
-        sums = np.empty((len(rows), 3))
-        parts = [
-            (self.record(number), self.directory.slabs[number].rows_at, row)
-            for number, row in zip(slabs.tolist(), rows.tolist(), strict=True)
-        ]
-        rescore(parts, query.wide, self.directory.settings.float_bytes, sums)
-        return query.keys(sums)
+    ) -> list[tuple[float, int, bytes]]:
+        """Return the keys of rows in float64, the first labels of their items, and their names.
+
+        Rows of slab -1 are left out.
+        """
+        directory = self.directory
+        return measure(
+            directory.natives,
+            self.record,
+            self.map_epoch,
+            slabs,
+            rows,
+            query.wide,
+            directory.settings.float_bytes,
+            METRICS.index(query.metric),
+        )
 
 
 class Candidates(Protocol):
@@ -169,12 +161,15 @@ def scan_ranges(records: Records, ranges: Ranges, query: Query, *, behind: int =
     if directory.settings.storage == "float16":
         _scan_halves(records, ranges, query, keys)
     else:
-        slabs = directory.slabs
-        parts = [
-            (records.record(number), slabs[number].rows_at, start, stop)
-            for number, start, stop in zip(ranges.slabs, ranges.starts, ranges.stops, strict=True)
-        ]
-        scan(parts, query.narrow, keys, query.metric == "l2")
+        scan_slabs(
+            directory.natives,
+            records.record,
+            records.map_epoch,
+            *ranges.columns,
+            query.narrow,
+            keys,
+            query.metric == "l2",
+        )
     if query.metric == "cosine":
         keys *= ranges.scales
     elif query.metric == "l2":
@@ -236,14 +231,26 @@ class Hit(NamedTuple):
 
 
 class Ranking:
-    """Candidates, ranked by their true keys as far as that is asked for."""
+    """Candidates, ranked by their true keys as far as that is asked for.
 
-    def __init__(self, records: Records, query: Query, several: list[Candidates]) -> None:
+    What is not above `bottom` is not given: a vector that is no candidate may be better.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        query: Query,
+        several: list[Candidates],
+        *,
+        bottom: float = -math.inf,
+    ) -> None:
         self._records, self._query, self._several = records, query, several
         parts = [candidates.keys for candidates in several]
         self._keys = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self._bounds = np.cumsum([0, *map(len, parts)]).tolist()
-        self._known: dict[tuple[int, int], tuple[float, int, int]] = {}
+        self._bounds = [0, *accumulate(map(len, parts))]
+        self._bottom = bottom
+        self._known: dict[int, tuple[float, bytes]] = {}
+        """The key of an item's best vector, and its name, by the label of its first."""
 
     def hits(self, wanted: int) -> Iterator[Hit]:
         """Yield items, best first, by the true keys of their best vectors; each once.
@@ -251,54 +258,47 @@ class Ranking:
         `wanted` is how many will be taken, as far as that is known.
         """
         margin, part = self._query.margin(self._records.directory.longest)
-        total = int(np.count_nonzero(self._keys > -np.inf))
-        given: set[tuple[int, int]] = set()
-        seen = np.zeros(0, np.int64)
+        known = self._known
+        seen: NDArray[np.int64] | None = None
+        given: set[int] = set()
         count = wanted + FIRST_EXTRA
         while True:
-            places, floor = self._best(min(count, total), total)
-            if floor > -np.inf:
-                floor += margin + abs(floor) * part
-            self._look(np.setdiff1d(places, seen, assume_unique=True) if seen.size else places)
+            places = np.empty(min(count, len(self._keys)), np.int64)
+            found, floor = top(self._keys, places)
+            places, more = places[:found], floor > -np.inf
+            floor = max(floor + margin + abs(floor) * part if more else floor, self._bottom)
+            fresh = places if seen is None else np.setdiff1d(places, seen, assume_unique=True)
+            self._look(fresh)
             seen = places
-            ready = [
-                (key, item)
-                for item, (key, _, _) in self._known.items()
-                if key > floor and item not in given
-            ]
-            ready.sort(key=lambda one: -one[0])
+            ready = sorted(
+                (
+                    (key, item)
+                    for item, (key, _) in known.items()
+                    if key > floor and item not in given
+                ),
+                key=itemgetter(0),
+                reverse=True,
+            )
             for key, item in ready:
                 given.add(item)
-                _, number, row = self._known[item]
-                yield Hit(self._records.suffix(number, row), self._query.score(key))
-            if count >= total:
+                yield Hit(known[item][1], self._query.score(key))
+            if not more:
                 return
             count *= 4
-
-    def _best(self, count: int, total: int) -> tuple[NDArray[np.int64], float]:
-        """Return the places of the `count` greatest keys, and what no other key is above."""
-        if count >= total:
-            return np.flatnonzero(self._keys > -np.inf), -np.inf
-        first = len(self._keys) - count
-        places = np.argpartition(self._keys, first)[first:]
-        return places, float(self._keys[places].min())
 
     def _look(self, places: NDArray[np.int64]) -> None:
         """Note the true keys of the vectors at `places`, by item; of an item the best."""
         for which, candidates in enumerate(self._several):
-            low, high = self._bounds[which : which + 2]
             mine = places
             if len(self._several) > 1:
+                low, high = self._bounds[which : which + 2]
                 mine = places[(places >= low) & (places < high)] - low
             if mine.size:
                 self._note(*candidates.locate(mine))
 
     def _note(self, slabs: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        if slabs.min() < 0:
-            slabs, rows = slabs[slabs >= 0], rows[slabs >= 0]
-        keys = self._records.true_keys(self._query, slabs, rows).tolist()
-        for key, number, row in zip(keys, slabs.tolist(), rows.tolist(), strict=True):
-            item = number, int(self._records.directory.slabs[number].items[row])
-            best = self._known.get(item)
+        known = self._known
+        for key, item, name in self._records.measured(self._query, slabs, rows):
+            best = known.get(item)
             if best is None or key > best[0]:
-                self._known[item] = key, number, row
+                known[item] = key, name

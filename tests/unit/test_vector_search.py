@@ -96,57 +96,6 @@ def test_kernel_refuses_rows_outside_their_buffer(part: tuple[int, ...], places:
         _vectors.scan([(rows, *part)], query, np.empty(places, np.float32), DOT)
 
 
-def test_rescoring_is_in_float64_of_both_storages() -> None:
-    rng = np.random.default_rng(3)
-    for kind, size in ((np.float32, 4), (np.float16, 2)):
-        rows = rng.standard_normal((6, 7)).astype(kind)
-        rows[0] = [0, -0.0, 6e-8, -6e-5, 1, 65504 if size == 2 else 1e30, -2]
-        query = rng.standard_normal(7)
-        out = np.empty((2, 3))
-        _vectors.rescore([(b"x" + rows.tobytes(), 1, 5), (rows, 0, 0)], query, size, out)
-        for at, number in enumerate((5, 0)):
-            row = rows[number].astype(np.float64)
-            expected = [row @ query, row @ row, ((row - query) ** 2).sum()]
-            assert out[at] == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match="row 6"):
-        _vectors.rescore([(rows, 0, 6)], query, 2, np.empty((1, 3)))
-    with pytest.raises(ValueError, match="shapes"):
-        _vectors.rescore([(rows, 0, 5)], query, 3, np.empty((1, 3)))
-
-
-def test_labels_are_located_among_slabs() -> None:
-    slabs, rows = np.empty(6, np.int64), np.empty(6, np.int64)
-    _vectors.locate(
-        np.array([9, 10, 13, 20, 21, 99], np.uint64),
-        np.array([10, 20], np.uint64),
-        [np.array([0, 3], np.uint32), np.array([0, 1], np.uint32)],
-        [np.array([1, 0]), np.array([0, 1])],
-        [None, np.array([1, 0], np.uint8)],
-        slabs,
-        rows,
-    )
-    assert slabs.tolist() == [-1, 0, 0, 1, -1, -1]
-    assert rows.tolist()[:4] == [-1, 1, 0, 0]
-    with pytest.raises(ValueError, match="shapes"):
-        _vectors.locate(np.zeros(1, np.uint64), np.zeros(1, np.uint64), [], [], [], slabs, rows)
-
-
-def test_name_is_read_from_its_slabs_record() -> None:
-    ends, names = np.array([2, 2, 5], "<u4"), b"abcde"
-    record = b"xx" + ends.tobytes() + names
-    found = [_vectors.name_at(memoryview(record), 14, 3, row) for row in range(3)]
-    assert found == [b"ab", b"", b"cde"]
-
-
-@pytest.mark.parametrize(("start", "count", "row"), [
-    (14, 3, 3), (14, 3, -1), (11, 3, 0), (15, 3, 2), (20, 3, 0),
-])  # fmt: skip
-def test_name_outside_its_record_is_refused(start: int, count: int, row: int) -> None:
-    record = b"xx" + np.array([2, 1, 5], "<u4").tobytes() + b"abcde"
-    with pytest.raises(ValueError, match="does not lie"):
-        _vectors.name_at(record, start, count, row)
-
-
 def test_number_that_is_not_finite_is_found_in_an_array_too() -> None:
     for wrong in (np.nan, np.inf):
         vector = np.ones(5, np.float32)
