@@ -15,7 +15,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, ensure_embeddings, get_text_at_path, tokenize_path
 
 from lgkv.errors import DimensionMismatchError, InvalidInputError
-from lgkv.vectors import IndexConfig, check_rows
+from lgkv.vectors import IndexConfig, check_rows, check_vector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +88,11 @@ class TextIndex:
         fields = self._fields if op.index is None else _tokenized(op.index, "index")
         found: dict[str, str] = {}
         for path, tokens in fields:
+            if type(op.value) is dict and _is_name(path, tokens):
+                text = op.value.get(path)
+                if type(text) is str:  # the same, without looking for more
+                    found[path] = text
+                    continue
             texts = _texts(op, path, tokens)
             if len(texts) == 1:
                 found[path] = texts[0]
@@ -145,7 +150,11 @@ class TextIndex:
             )
         if not texts:
             return {}
-        checked = check_rows(list(rows), f"the embedding of {what}")
+        checked = (
+            check_vector(rows[0], f"the embedding of {what}")[None]
+            if len(rows) == 1
+            else check_rows(list(rows), f"the embedding of {what}")
+        )
         if self.dims is not None and checked.shape[1] != self.dims:
             raise DimensionMismatchError(
                 checked.shape[1], self.dims, "set index['dims'] to what index['embed'] gives"
@@ -180,6 +189,11 @@ def _tokenized(paths: Any, what: str) -> list[tuple[str, str | list[str]]]:
             f"{what} is {paths!r}: give a list of paths such as ['text', 'parts[*].text']"
         )
     return [(path, path if path == WHOLE_VALUE else tokenize_path(path)) for path in paths]
+
+
+def _is_name(path: str, tokens: str | list[str]) -> bool:
+    """Whether a path is the name of a field, and nothing is to be looked for behind it."""
+    return tokens == [path] and path != "*" and path[0] not in "[{"
 
 
 def _texts_of(value: Any, path: str) -> list[str]:

@@ -121,9 +121,7 @@ def _embedded(embed: Embed, several: list[dict[str, str]], dims: int) -> list[Ve
             f"it must give {dims} numbers for each"
         )
     by_text = {} if rows is None else dict(zip(unique, rows, strict=True))
-    return [
-        VectorSet.of({path: by_text[text] for path, text in texts.items()}) for texts in several
-    ]
+    return [VectorSet.of(texts, [by_text[text] for text in texts.values()]) for texts in several]
 
 
 def _commit(

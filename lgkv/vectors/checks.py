@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from lgkv._vectors import all_finite
 from lgkv.errors import DimensionMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -18,30 +18,32 @@ __all__ = ["MAX_DIMS", "VectorSet", "check_rows", "check_vector", "common_dims",
 MAX_DIMS: Final = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class VectorSet:
+class VectorSet(NamedTuple):
     """An item's vectors: one row for each path."""
 
     paths: tuple[str, ...]
     rows: NDArray[np.float32]
 
     @classmethod
-    def of(cls, rows: Mapping[str, NDArray[np.float32]]) -> VectorSet | None:
-        """Return checked vectors by path as one set; None without any."""
-        return cls(tuple(rows), np.stack(list(rows.values()))) if rows else None
+    def of(cls, paths: Iterable[str], rows: list[NDArray[np.float32]]) -> VectorSet | None:
+        """Return checked vectors, each with its path, as one set; None without any."""
+        if len(rows) == 1:
+            return cls(tuple(paths), rows[0][None])
+        return cls(tuple(paths), np.stack(rows)) if rows else None
 
 
 def vector_set(vectors: Any) -> VectorSet | None:
     """Return the vectors of an item: a mapping from paths to vectors, a list of them, or one.
 
-    None, and nothing in the mapping or list, give None.
+    A set of them was checked, and is given back. None, and nothing in the mapping or list,
+    give None.
 
     Raises:
         InvalidInputError: A vector is not a list of finite numbers.
         DimensionMismatchError: They are not of one length.
     """
-    if vectors is None:
-        return None
+    if vectors is None or isinstance(vectors, VectorSet):
+        return vectors
     named = vectors if isinstance(vectors, Mapping) else _numbered(vectors)
     if not named:
         return None
@@ -85,7 +87,7 @@ def check_vector(vector: Any, what: str) -> NDArray[np.float32]:
     """
     if type(vector) is np.ndarray and vector.dtype == np.float32 and vector.ndim == 1:
         own: NDArray[np.float32] = vector.copy()
-        if 1 <= own.size <= MAX_DIMS and np.isfinite(own).all():
+        if 1 <= own.size <= MAX_DIMS and all_finite(own):
             return own
     row: NDArray[np.float32] = check_rows([vector], what)[0]
     return row

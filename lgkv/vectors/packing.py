@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["NewVectors", "fields_of", "find_vectors", "pack_new", "vectors_key"]
 
 
-@dataclass(frozen=True, slots=True)
-class NewVectors:
+class NewVectors(NamedTuple):
     """The vectors that an item is given; `node` is the number of its namespace."""
 
     node: int
@@ -88,15 +86,17 @@ def _slab(batch: Batch, state: VectorState, settings: Settings, part: list[NewVe
     items: list[int] = []
     nodes: list[int] = []
     suffixes: list[bytes] = []
+    records: list[tuple[bytes, bytes]] = []
+    prefix = vectors_key(settings.generation, b"")
     for one in part:
         paths = [path.encode("utf-8", "surrogatepass") for path in one.vectors.paths]
         item, count = state.labels + 1, len(paths)
-        key = vectors_key(settings.generation, one.suffix)
-        batch.put(Table.MEMORY, key, encode_fields([item, paths]))
+        records.append((prefix + one.suffix, encode_fields([item, paths])))
         state.labels += count
         items += [item] * count
         nodes += [one.node] * count
         suffixes += [one.suffix] * count
+    batch.set_all(Table.MEMORY, records)
     rows = _stored([one.vectors.rows for one in part], settings)
     return make_slab(first, items, nodes, suffixes, rows)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lgkv._vectors import measure_rows
 from lgkv.errors import CorruptionError
 from lgkv.keys import pack_uint, unpack_uint
 from lgkv.layout import Kind, Table
@@ -114,7 +115,7 @@ def _pack(slab: Slab) -> bytes:
     header = _HEADER.pack(count, dims, len(suffixes), slab.rows.dtype.itemsize)
     start = first_rows_at(count, len(suffixes))
     head = (header + columns + suffixes).ljust(start, b"\x00")
-    return head + np.ascontiguousarray(slab.rows).tobytes()
+    return b"".join((head, np.ascontiguousarray(slab.rows).data))
 
 
 def _unpack(key: bytes, first: int, body: bytes) -> Slab:
@@ -153,8 +154,8 @@ def make_slab(
     rows: NDArray[Any],
 ) -> Slab:
     """Return a slab of new vectors, labelled from `first` on; `items` are whole labels."""
-    wide = rows.astype(np.float64)
-    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    lengths = np.empty(len(rows))
+    measure_rows(np.ascontiguousarray(rows).view(np.uint8), rows.shape[1], lengths)
     scales = np.zeros(len(rows), np.float32)
     sane = (lengths < WILD) & (lengths > 1 / WILD)
     scales[sane] = 1 / lengths[sane]
@@ -172,12 +173,20 @@ def make_slab(
 
 def _joined(slabs: list[Slab]) -> Slab:
     """Return one slab of several neighbours, sorted by namespace, then label."""
+    if len(slabs) == 1:
+        return slabs[0]
     first = slabs[0].first
     labels = np.concatenate([slab.labels + np.uint32(slab.first - first) for slab in slabs])
     items = np.concatenate([slab.items + np.uint32(slab.first - first) for slab in slabs])
     nodes = np.concatenate([slab.nodes for slab in slabs])
     order = np.lexsort((labels, nodes))
     suffixes = [suffix for slab in slabs for suffix in slab.suffixes]
+    rows = np.empty((len(order), slabs[0].rows.shape[1]), slabs[0].rows.dtype)
+    places, at = np.empty(len(order), np.int64), 0
+    places[order] = np.arange(len(order))
+    for slab in slabs:
+        rows[places[at : at + len(slab)]] = slab.rows
+        at += len(slab)
     return Slab(
         first,
         labels[order],
@@ -185,7 +194,7 @@ def _joined(slabs: list[Slab]) -> Slab:
         np.concatenate([slab.scales for slab in slabs])[order],
         nodes[order],
         [suffixes[place] for place in order.tolist()],
-        np.concatenate([slab.rows for slab in slabs])[order],
+        rows,
     )
 
 
