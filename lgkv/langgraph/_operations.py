@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,9 +23,17 @@ from lgkv.expiry import ttl_us
 from lgkv.filters import validate_filter
 from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.memory import MemoryView, Put, StoredItem, check_page
-from lgkv.vectors import IndexConfig
+from lgkv.vectors import VectorSet
 
-__all__ = ["FoundItem", "Namespaces", "Operations", "seconds", "to_item"]
+__all__ = [
+    "FoundItem",
+    "Namespaces",
+    "Operations",
+    "check_read",
+    "search_items",
+    "seconds",
+    "to_item",
+]
 
 MAX_NAMESPACES: Final = 10_000
 """As many namespaces are remembered as sound."""
@@ -98,7 +106,7 @@ class Operations:
                 puts[namespace, key if type(key) is str else str(key)] = op
                 continue
             batch.reads = True
-            _check_read(op, namespaces)
+            check_read(op, namespaces)
             if isinstance(op, SearchOp) and op.query and op.query not in batch.queries:
                 batch.queries.append(op.query)
         if index is not None:
@@ -112,34 +120,28 @@ class Operations:
 
     def read(self, view: MemoryView, embedded: Embedded, index: TextIndex | None) -> list[Result]:
         """Return the results, those of puts being None."""
-        has_words = index is not None and index.has_words
-        config = None if index is None else index.vectors
-        return [_read_one(view, op, embedded, config, has_words=has_words) for op in self.ops]
+        return [_read_one(view, op, embedded, index) for op in self.ops]
 
-    def to_put(self, embedded: Embedded, index: TextIndex | None) -> list[Put]:
-        """Return the puts as `db.memory` takes them."""
+    def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[Put]:
+        """Yield the puts as `db.memory` takes them: it needs each but once."""
         if index is None:
-            return [
-                Put(namespace, key, op.value, None, None if op.ttl is None else seconds(op.ttl))
-                for (namespace, key), op in self.puts.items()
-            ]
-        puts = []
-        for (namespace, key), op in self.puts.items():
-            texts = self.texts.get((namespace, key), {})
-            vectors = (
-                {path: embedded.documents[text] for path, text in texts.items()}
-                if index.embeds
-                else None
-            )
-            words = list(texts.values()) if index.has_words and texts else None
-            puts.append(Put(namespace, key, op.value, vectors, seconds(op.ttl), words))
-        return puts
+            for (namespace, key), op in self.puts.items():
+                yield Put(namespace, key, op.value, None, seconds(op.ttl))
+            return
+        documents = embedded.documents
+        for place, op in self.puts.items():
+            texts, vectors, words = self.texts[place], None, None
+            if index.embeds:
+                vectors = VectorSet.of(texts, [documents[text] for text in texts.values()])
+            if index.has_words and texts:
+                words = list(texts.values())
+            yield Put(*place, op.value, vectors, seconds(op.ttl), words)
 
 
 # --- one operation -------------------------------------------------------------------------
 
 
-def _check_read(op: Op, namespaces: Namespaces) -> None:
+def check_read(op: Op, namespaces: Namespaces) -> None:
     """Raise unless `op` is an operation that can be executed."""
     if isinstance(op, GetOp):
         namespaces.check(op.namespace)
@@ -165,26 +167,12 @@ def _check_read(op: Op, namespaces: Namespaces) -> None:
         )
 
 
-def _read_one(
-    view: MemoryView, op: Op, embedded: Embedded, config: IndexConfig | None, *, has_words: bool
-) -> Result:
+def _read_one(view: MemoryView, op: Op, embedded: Embedded, index: TextIndex | None) -> Result:
     if isinstance(op, GetOp):
         found = view.get(op.namespace, str(op.key), refresh=op.refresh_ttl)
         return None if found is None else to_item(found)
     if isinstance(op, SearchOp):
-        return [
-            _search_item(stored)
-            for stored in view.search(
-                op.namespace_prefix,
-                filter=op.filter,
-                vector=embedded.queries.get(op.query) if op.query else None,
-                text=op.query if op.query and has_words else None,
-                limit=op.limit,
-                offset=op.offset,
-                refresh=op.refresh_ttl,
-                config=config,
-            )
-        ]
+        return search_items(view, op, embedded, index)
     if isinstance(op, ListNamespacesOp):
         conditions = op.match_conditions or ()
         return view.namespaces(
@@ -195,6 +183,23 @@ def _read_one(
             offset=op.offset,
         )
     return None
+
+
+def search_items(
+    view: MemoryView, op: SearchOp, embedded: Embedded, index: TextIndex | None
+) -> list[SearchItem]:
+    """Return what a search finds, which was checked, and its query embedded if it has one."""
+    found = view.search(
+        op.namespace_prefix,
+        filter=op.filter,
+        vector=embedded.queries.get(op.query) if op.query else None,
+        text=op.query if op.query and index is not None and index.has_words else None,
+        limit=op.limit,
+        offset=op.offset,
+        refresh=op.refresh_ttl,
+        config=None if index is None else index.vectors,
+    )
+    return [_search_item(stored) for stored in found]
 
 
 def to_item(stored: StoredItem) -> Item:

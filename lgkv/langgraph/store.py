@@ -20,6 +20,8 @@ from langgraph.store.base import (
     Item,
     Op,
     Result,
+    SearchItem,
+    SearchOp,
     TTLConfig,
 )
 
@@ -28,7 +30,15 @@ from lgkv.errors import InvalidInputError
 from lgkv.langgraph import _loops
 from lgkv.langgraph._embedding import Embedded, TextIndex
 from lgkv.langgraph._opening import Opening
-from lgkv.langgraph._operations import FoundItem, Namespaces, Operations, seconds, to_item
+from lgkv.langgraph._operations import (
+    FoundItem,
+    Namespaces,
+    Operations,
+    check_read,
+    search_items,
+    seconds,
+    to_item,
+)
 from lgkv.langgraph._sweeper import Sweeper
 from lgkv.memory import MemoryView
 from lgkv.writer import Change, Pending
@@ -38,6 +48,7 @@ __all__ = ["AsyncLgkvStore", "FoundItem", "LgkvStore"]
 SWEEP_INTERVAL_MINUTES: Final = 5.0
 
 _NO_TTL: Final = TTLConfig()
+_NOTHING_EMBEDDED: Final = Embedded()
 
 logger = logging.getLogger("lgkv")
 
@@ -103,6 +114,30 @@ class LgkvStore(Opening, BaseStore):
         if view.to_refresh:
             self._refresh(view.to_refresh)
         return None if found is None else to_item(found)
+
+    def search(
+        self,
+        namespace_prefix: tuple[str, ...],
+        /,
+        *,
+        query: str | None = None,
+        filter: dict[str, Any] | None = None,
+        limit: int = 10,
+        offset: int = 0,
+        refresh_ttl: bool | None = None,
+    ) -> list[SearchItem]:
+        """Return the items that are found: what a batch with one SearchOp gives."""
+        if refresh_ttl is None:
+            refresh_ttl = (self.ttl_config or _NO_TTL).get("refresh_on_read", True)
+        op = SearchOp(namespace_prefix, filter, limit, offset, query, refresh_ttl)
+        index = self._index
+        check_read(op, self._namespaces)
+        embedded = index.embed((), (query,)) if index is not None and query else _NOTHING_EMBEDDED
+        with self._view() as view:
+            found = search_items(view, op, embedded, index)
+        if view.to_refresh:
+            self._refresh(view.to_refresh)
+        return found
 
     # --- batches ---
 

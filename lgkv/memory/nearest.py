@@ -137,15 +137,14 @@ class Nearest:
     def _shown(self, hits: Iterator[Hit]) -> Iterator[Near]:
         """Yield what is not filtered out, of equal scores the newest first."""
         alike: list[Near] = []
-        score: float | None = None
         for hit in hits:
-            if hit.score != score:
-                yield from _newest_first(alike)
-                alike.clear()
-                score = hit.score
             found = self._read(hit)
-            if found is not None:
-                alike.append(found)
+            if found is None:
+                continue
+            if alike and found.score != alike[0].score:
+                yield from _newest_first(alike)
+                alike = []
+            alike.append(found)
         yield from _newest_first(alike)
 
     def _read(self, hit: Hit) -> Near | None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from langchain_core.embeddings import Embeddings
+from langgraph.store.base import InvalidNamespaceError, PutOp, SearchOp, get_text_at_path
 
 import lgkv
 from lgkv.langgraph import LgkvStore
+from lgkv.langgraph._embedding import TextIndex
 
 NS = ("notes",)
 
@@ -61,6 +63,50 @@ def test_metric_is_of_the_configuration(
     settings = db.vectors.settings()
     assert settings is not None
     assert (settings.metric, settings.storage, settings.model) == (metric, "float16", "m")
+
+
+def test_search_gives_what_a_batch_with_one_search_gives(db: lgkv.Database) -> None:
+    store = store_of(db, Named("m"))
+    for number, text in enumerate(("aaab", "aabb", "ab", "cd")):
+        store.put((*NS, str(number % 2)), text, {"text": text, "n": number})
+    for prefix, keeps, limit, offset, query in (
+        (NS, None, 10, 0, "ab"), (NS, None, 2, 1, "cd"), ((*NS, "1"), None, 10, 0, ""),
+        (NS, {"n": {"$gt": 0}}, 2, 0, "a"), (NS, None, 3, 0, None), (("none",), None, 3, 0, "a"),
+    ):  # fmt: skip
+        found = store.search(prefix, query=query, filter=keeps, limit=limit, offset=offset)
+        op = SearchOp(prefix, keeps, limit, offset, query)
+        assert [found] == store.batch([op])
+        assert [item.score for item in found] == [item.score for item in store.batch([op])[0]]
+    for wrong in (["notes"], ("a.b",)):
+        with pytest.raises((lgkv.InvalidInputError, InvalidNamespaceError)):
+            store.search(wrong, query="a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "text",
+        "n",
+        "none",
+        "missing",
+        "*",
+        "[0]",
+        "[*]",
+        "{a,b}",
+        "in.text",
+        "in",
+        "a[0]",
+        "a[*]",
+        "$",
+    ],
+)
+def test_texts_are_those_that_langgraph_finds(path: str) -> None:
+    value = {"text": "t", "n": 1, "none": None, "*": "star", "[0]": "first", "[*]": "all", "$": "$",
+             "{a,b}": "both", "in": {"text": "deep"}, "in.text": "flat", "a": ["x", "y"],
+             "a[0]": "odd"}  # fmt: skip
+    index = TextIndex({"embed": Named("m"), "dims": 4, "fields": [path]})
+    texts = index.texts(PutOp(NS, "k", value))
+    assert list(texts.values()) == get_text_at_path(value, path)
 
 
 def test_other_model_is_refused_for_writing_and_for_searching(db: lgkv.Database) -> None:
