@@ -23,7 +23,7 @@ cdef extern from *:
     #if defined(__GNUC__)
     #define LGKV_ROW(NAME, row, i) (*(const NAME##_lanes *)((row) + (size_t)(i) * 4))
     #define LGKV_KERNEL(NAME, BYTES, ATTRIBUTES)                                                  \
-        typedef float NAME##_lanes __attribute__((vector_size(BYTES), aligned(4), may_alias));    \
+        typedef float NAME##_lanes __attribute__((vector_size(BYTES), aligned(1), may_alias));    \
         ATTRIBUTES static float NAME##_end(NAME##_lanes sum, const char *row, const float *query, \
                                            int start, int dims, int l2) {                         \
             float total = lgkv_rest(row, query, start, dims, l2);                                 \

@@ -31,6 +31,8 @@ SUITE: Final = (
     "tests/unit/test_msgpack.py",
     "tests/unit/test_recycling.py",
     "tests/unit/test_shadow.py",
+    "tests/unit/test_vector_kernels.py",
+    "tests/unit/test_vector_pruning.py",
     "tests/fuzz",
 )
 
