@@ -276,6 +276,26 @@ def has_hole(list nodes, bint need_decoded) -> bool:
     return False
 
 
+def place(list held not None, Py_ssize_t at, nodes, list gone not None) -> int:
+    """Put *nodes* into *held* from *at* on, but for those that tell less than what is there.
+
+    Return by how much the weight has grown. What was replaced goes to *gone*.
+    """
+    cdef Py_ssize_t grown = 0
+    cdef Node node, old
+    if at < 0 or at + len(nodes) > PyList_GET_SIZE(held):
+        raise IndexError(at)
+    for node in nodes:
+        old = held[at]
+        if old is None or (node.decoded and not old.decoded):
+            grown += node.weight - (0 if old is None else old.weight)
+            held[at] = node
+            if old is not None:
+                gone.append(old)
+        at += 1
+    return grown
+
+
 def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -> int:
     """Return how many of *values* from *start* match *nodes* from *at*, one after another.
 

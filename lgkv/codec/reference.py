@@ -7,7 +7,7 @@ the tests demand the same results and the same errors of both. Nothing calls it 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import islice
@@ -22,6 +22,7 @@ __all__ = [
     "has_hole",
     "matches",
     "node_key",
+    "place",
     "raw_node",
     "run_length",
     "sourced",
@@ -233,6 +234,21 @@ def has_hole(nodes: list[Node | None], need_decoded: bool) -> bool:  # noqa: FBT
         or (need_decoded and not node.decoded and node.raw is None and node.source is None)
         for node in nodes
     )
+
+
+def place(held: list[Node | None], at: int, nodes: Sequence[Node], gone: list[Any]) -> None:
+    """Put `nodes` into `held` from `at` on, but for those that tell less than what is there.
+
+    What was replaced goes to `gone`.
+    """
+    if at < 0 or at + len(nodes) > len(held):
+        raise IndexError(at)
+    for place, node in enumerate(nodes, at):
+        old = held[place]
+        if old is None or (node.decoded and not old.decoded):
+            held[place] = node
+            if old is not None:
+                gone.append(old)
 
 
 def run_length(

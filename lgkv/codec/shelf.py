@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from lgkv._shadow import Node
+from lgkv._shadow import Node, place
 from lgkv.codec.plan import Extent
 
 __all__ = ["Shelf"]
@@ -93,12 +93,7 @@ class Shelf:
                 gone.append(book)
                 book = _Book(first)
                 book.make_room(first, first + len(nodes))
-            for at, node in enumerate(nodes, first - book.first):
-                old = book.nodes[at]
-                if old is None or (node.decoded and not old.decoded):
-                    book.weight += node.weight - (0 if old is None else old.weight)
-                    book.nodes[at] = node
-                    gone.append(old)
+            book.weight += place(book.nodes, first - book.first, nodes, gone)
             self._add((owner, chain), book, gone)
 
     def entries(self, owner: Hashable, extents: Sequence[Extent]) -> dict[str, Node] | None:

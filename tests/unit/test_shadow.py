@@ -544,6 +544,35 @@ def test_weight_grows_with_what_a_node_holds() -> None:
     assert _shadow.raw_node(b"a" * 500).weight > 500
 
 
+@given(
+    st.lists(st.none() | st.tuples(st.text(max_size=3), st.booleans()), max_size=6),
+    st.lists(st.tuples(st.text(max_size=3), st.booleans()), max_size=4),
+    st.integers(-1, 6),
+)
+def test_what_tells_more_is_put_in_place(
+    before: list[tuple[str, bool] | None], new: list[tuple[str, bool]], at: int
+) -> None:
+    fast = [None if of is None else _shadow.build(of[0], MODELS, of[1]) for of in before]
+    slow = [None if of is None else reference.build(of[0], MODELS, of[1]) for of in before]
+    nodes = [node for of in new if (node := _shadow.build(of[0], MODELS, of[1]))]
+    twins = [node for of in new if (node := reference.build(of[0], MODELS, of[1]))]
+    gone: list[Any] = []
+    gone_twins: list[Any] = []
+    if not 0 <= at <= len(before) - len(new):
+        for place, held, what in (
+            (_shadow.place, fast, nodes), (reference.place, slow, twins)
+        ):  # fmt: skip
+            with pytest.raises(IndexError):
+                place(held, at, what, [])  # type: ignore[operator]
+        return
+    weight = sum(node.weight for node in fast if node)
+    grown = _shadow.place(fast, at, nodes, gone)
+    reference.place(slow, at, twins, gone_twins)
+    assert [node and _shadow.clone(node) for node in fast] == [node and node.leaf for node in slow]
+    assert [_shadow.clone(node) for node in gone] == [node.leaf for node in gone_twins]
+    assert weight + grown == sum(node.weight for node in fast if node)
+
+
 def test_nodes_and_clones_leak_nothing() -> None:
     value = [rich(), {"a": [1.5, "x" * 50, None]}, ("t", b"raw" * 9)]
     node = _shadow.build(value, MODELS, decoded=True)
