@@ -126,6 +126,8 @@ def build(value, models, bint decoded) -> Node | None:
         node.decoded = decoded
         if node.kind != LEAF and node.kind != FLOAT:
             node.weight += PLACES_BYTES
+        if decoded and node.kind == MODEL:
+            _pass_over_names(value)
     return node
 
 

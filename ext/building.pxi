@@ -122,6 +122,18 @@ cdef Node _build_model(object value, object kind, frozenset models, int depth):
         if node.extra is None:
             return None
         node.weight += node.extra.weight
-    # A copy: the value goes on.
-    node.names_set = _shared(frozenset(value.__pydantic_fields_set__))
+    node.names_set = _names_of(kind, value.__pydantic_fields_set__)
     return node
+
+
+cdef dict _LAST_NAMES = {}
+
+
+cdef frozenset _names_of(object kind, object names):
+    """Return a copy of a model's set fields: mostly the one of the last model of its class."""
+    last = _LAST_NAMES.get(kind)
+    if last is None or last != names:
+        if len(_LAST_NAMES) > MAX_SHARED:
+            _LAST_NAMES.clear()
+        last = _LAST_NAMES[kind] = _shared(frozenset(names))
+    return last

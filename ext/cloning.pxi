@@ -123,14 +123,20 @@ cdef object _clone_model(Node node):
     cdef object fresh = PyType_GenericNew(<type>kind, (), NULL)
     # As pydantic's own model_construct: the class's __setattr__ is not for this.
     PyObject_GenericSetAttr(fresh, "__dict__", _clone_dict(node))
-    # A set of names can be in no cycle: the collector need not look at it.
-    names_set = PySet_New(node.names_set)
-    PyObject_GC_UnTrack(<PyObject*>names_set)
-    PyObject_GenericSetAttr(fresh, "__pydantic_fields_set__", names_set)
+    PyObject_GenericSetAttr(fresh, "__pydantic_fields_set__", PySet_New(node.names_set))
+    _pass_over_names(fresh)
     extra = None if node.extra is None else _clone_dict(node.extra)
     PyObject_GenericSetAttr(fresh, "__pydantic_extra__", extra)
     PyObject_GenericSetAttr(fresh, "__pydantic_private__", None)
     return fresh
+
+
+cdef int _pass_over_names(object value) except -1:
+    """Let the collector pass over a model's set of names, which can be in no cycle."""
+    names = generic_attribute(value, "__pydantic_fields_set__")
+    if type(names) is set:
+        PyObject_GC_UnTrack(<PyObject*>names)
+    return 0
 
 
 # --- clones that came back -------------------------------------------------------------------
