@@ -145,7 +145,7 @@ def _unpack_piece(key: bytes, prefix: bytes, chain: int, body: bytes) -> Piece:
         count, at = unpack_uint(body, 0)
     except ValueError as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged piece: {error}") from None
-    payload = rec.unpack_payload(key, body[at:])
+    payload = rec.unpack_payload(key, body, at)
     if count > max(len(payload[1]), 1):
         raise CorruptionError(Table.THREADS.label, key, f"{count} elements cannot be in the piece")
     return Piece(chain, first, count, payload)
