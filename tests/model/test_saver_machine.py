@@ -257,11 +257,14 @@ class SaverMachine(RuleBasedStateMachine):
     ) -> None:
         """Each channel is new with a value, new and empty, or kept as it is.
 
-        What is new has a version of its own: with two values of one version each checkpoint
-        has the value that it was stored with, and in memory the last counts for all.
+        What is new, or stored because its parent is gone, has a version of its own: with two
+        values of one version each checkpoint has the value that it was stored with, and in memory
+        the last counts for all.
         """
+        lost = parent is not None and parent not in self.model.storage[thread][ns]
         for name, (version, value, kind) in channels.items():
-            if kind != "k" and self.model.is_used(thread, ns, name, version, checkpoint_id):
+            fresh = kind != "k" or (lost and (thread, ns, name, version) not in self.model.blobs)
+            if fresh and self.model.is_used(thread, ns, name, version, checkpoint_id):
                 self.versions += 1
                 channels[name] = (f"{self.versions:032}.{8:016}", value, kind)
         checkpoint = checkpoint_of(
