@@ -8,20 +8,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-    /* The empty assembly is an effect: GCC leaves out a function that only fetches. */
-    static inline void lgkv_effect(void) { __asm__ __volatile__(""); }
-    #define LGKV_FETCH(address) (__builtin_prefetch(address), lgkv_effect())
-    #elif defined(_M_X64) || defined(_M_IX86)
-    #include <xmmintrin.h>
-    #define LGKV_FETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
-    #else
-    #define LGKV_FETCH(address) ((void)(address))
-    #endif
-    """
-    void LGKV_FETCH(const void *address) noexcept nogil
+include "prefetch.pxi"
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *value)
@@ -53,10 +40,6 @@ cdef void _note(Places *places, const void *start, Py_ssize_t size) noexcept:
     cdef intptr_t line = <intptr_t>(<uintptr_t>start // LINE_BYTES)
     cdef intptr_t end = <intptr_t>((<uintptr_t>start + size + LINE_BYTES - 1) // LINE_BYTES)
     cdef Py_ssize_t at
-    if size == 0:
-        return
-    if places.count == 0:
-        places.base = line
     for line in range(line, end):
         if places.count == MAX_PLACES or line - places.base != <int32_t>(line - places.base):
             return
@@ -78,7 +61,8 @@ cdef void _note_table(Places *places, PyObject *of) noexcept:
 cdef void _note_node(Places *places, Node node) noexcept:
     """Note where what is read of a node lies, but for the node itself."""
     cdef Py_ssize_t at, size = 0 if node.children is None else PyTuple_GET_SIZE(node.children)
-    _note(places, <PyObject *>node.children, TUPLE_BYTES + 8 * size)
+    if size:
+        _note(places, <PyObject *>node.children, TUPLE_BYTES + 8 * size)
     for at in range(size):
         _note_inner(places, <Node>PyTuple_GET_ITEM(node.children, at))
     if node.template is not None:
@@ -100,7 +84,8 @@ cdef int _note_value(Places *places, Node node, value) except -1:
         return _note_fields(places, node, <dict>value)
     if node.kind == LIST and type(value) is list:
         _note(places, <PyObject *>value, OBJECT_BYTES)
-        _note(places, (<PyListObject *>value).ob_item, 8 * PyList_GET_SIZE(value))
+        if PyList_GET_SIZE(value):
+            _note(places, (<PyListObject *>value).ob_item, 8 * PyList_GET_SIZE(value))
         for at in range(min(PyTuple_GET_SIZE(node.children), PyList_GET_SIZE(value))):
             _note_value(places, <Node>PyTuple_GET_ITEM(node.children, at), (<list>value)[at])
     if node.kind == MODEL and type(value) is node.leaf:
@@ -143,6 +128,7 @@ cdef Places *_kept(Places *noted, Places *old) noexcept:
 cdef int _note_lent(Node node) except -1:
     """Note where an element's node and the clone that was given out last lie."""
     cdef Places noted
+    noted.base = <intptr_t>(<uintptr_t><PyObject *>node // LINE_BYTES)
     noted.count = 0
     if node.own == NULL:
         _note_node(&noted, node)
@@ -164,14 +150,14 @@ cdef inline void _fetch(Places *places, bint names) noexcept:
     cdef Py_ssize_t at
     if places != NULL:
         for at in range(places.count if names else places.compared):
-            LGKV_FETCH(<const char *>((places.base + places.at[at]) * LINE_BYTES))
+            LGKV_PREFETCH(<const char *>((places.base + places.at[at]) * LINE_BYTES))
 
 
 cdef inline void _fetch_lines(const void *start, Py_ssize_t lines) noexcept:
     cdef Py_ssize_t at
     if start != NULL:
         for at in range(lines):
-            LGKV_FETCH(<const char *>start + at * LINE_BYTES)
+            LGKV_PREFETCH(<const char *>start + at * LINE_BYTES)
 
 
 cdef inline PyObject *_ahead(list elements, Py_ssize_t at) noexcept:
@@ -196,7 +182,7 @@ cdef void _fetch_ahead(list nodes, Py_ssize_t at, list values, Py_ssize_t start)
         _fetch_lines((<Node>node).own, 2)
         _fetch_lines((<Node>node).of_lent, 3)
         _fetch_lines((<Node>node).of_spare, 3)
-        LGKV_FETCH(<PyObject *>(<Node>node).lent)
+        LGKV_PREFETCH(<PyObject *>(<Node>node).lent)
     node = _ahead(nodes, at + PIECES_AHEAD)
     if node == NULL or node == <PyObject *>None or (<Node>node).own == NULL:
         return

@@ -1,14 +1,6 @@
 # Slabs as the kernels use them: where their rows lie, found by label and by range, and scanned.
 
-cdef extern from *:
-    r"""
-    #if defined(__GNUC__)
-    #define LGKV_PREFETCH(at) __builtin_prefetch(at)
-    #else
-    #define LGKV_PREFETCH(at) ((void)(at))
-    #endif
-    """
-    void LGKV_PREFETCH(const void *place) noexcept nogil
+include "prefetch.pxi"
 
 
 @cython.auto_pickle(False)
