@@ -178,10 +178,12 @@ def _is_tiny(values: list[Any]) -> bool:
     """Whether a list is likely to be inline: then its elements need no nodes."""
     if len(values) > TINY_ELEMENTS:
         return False
+    room = INLINE_BYTES
     for element in values:
         kind = type(element)
         if kind is str:
-            if len(element) > INLINE_BYTES:
+            room -= len(element)  # it takes as many bytes at least
+            if room < 0:
                 return False
         elif kind is not int and kind is not bool and element is not None:
             return False

@@ -46,11 +46,14 @@ def test_list_is_inline_up_to_its_limit_and_not_beyond(fill: Any) -> None:
         assert planned.serialized == len(values)
 
 
-def test_tiny_list_is_serialised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("values", [["a", 1, None], ["x" * 60] * 3, ["x" * (INLINE_BYTES + 1)]])
+def test_list_of_a_few_leaves_is_serialised_once(
+    values: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoded: list[Any] = []
     encode = SerdeCodec.encode
     monkeypatch.setattr(
         SerdeCodec, "encode", lambda self, value: encoded.append(value) or encode(self, value)
     )
-    assert plan_value(["a", 1, None], None, CODEC).form is Form.INLINE
-    assert encoded == [["a", 1, None]]
+    plan_value(values, None, CODEC)
+    assert encoded == [values]
