@@ -14,7 +14,7 @@ from lgkv.vectors.settings import METRICS
 from tests.unit.vector_corpus import definition
 
 INT = np.int64
-DOT = False
+DOT, L2 = False, True
 
 
 @pytest.fixture(params=["avx512", "avx2", "plain"])
@@ -353,3 +353,47 @@ def test_codes_of_rows_that_are_not_there_are_refused(wrong: Any) -> None:
         _vectors.count_uncoded(stored.slabs, *ranges)
     with pytest.raises(ValueError, match=r"no rows|no slab|shapes"):
         _vectors.scan_codes(stored.slabs, *ranges, query, 1.0, 0.0, upper, 3)
+
+
+# --- scans of buffers ---
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("dims", [1, 3, 15, 16, 17, 64, 100, 384, 1000])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 64])
+def test_kernel_agrees_with_the_definition_within_its_bound(dims: int, count: int) -> None:
+    rng = np.random.default_rng(dims)
+    rows = rng.standard_normal((count, dims)).astype(np.float32)
+    query = rng.standard_normal(dims).astype(np.float32)
+    out = np.empty(count, np.float32)
+    bound = (dims / 4 + 8) * 2**-24
+    for at in (0, 1, 17):  # no alignment is needed
+        record = b"\x00" * at + rows.tobytes()
+        _vectors.scan([(record, at, 0, count)], query, out, DOT)
+        wide = rows.astype(np.float64)
+        exact = wide @ query.astype(np.float64)
+        assert (np.abs(out - exact) <= bound * (np.abs(wide) @ np.abs(query)) + 1e-30).all()
+        _vectors.scan([(record, at, 0, count)], query, out, L2)
+        squares = ((wide - query) ** 2).sum(axis=1)
+        assert (np.abs(out - squares) <= (bound + 2**-21) * squares + 1e-30).all()
+
+
+@pytest.mark.usefixtures("kernel")
+def test_kernel_scans_parts_of_several_buffers() -> None:
+    rows = np.arange(40, dtype=np.float32).reshape(10, 4)
+    query = np.array([1, 0, 0, 0], np.float32)
+    out = np.empty(5, np.float32)
+    parts = [(rows.tobytes(), 0, 2, 5), (b"xx" + rows.tobytes(), 2, 9, 10), (rows, 0, 0, 0)]
+    _vectors.scan([*parts, (rows, 0, 1, 2)], query, out, DOT)
+    assert out.tolist() == [8, 12, 16, 36, 4]
+
+
+@pytest.mark.parametrize(
+    ("part", "places"),
+    [((0, 0, 3), 3), ((1, 0, 2), 2), ((0, -1, 1), 2), ((0, 2, 1), 0), ((-1, 0, 1), 1),
+     ((0, 0, 2), 3)],
+)  # fmt: skip
+def test_kernel_refuses_rows_outside_their_buffer(part: tuple[int, ...], places: int) -> None:
+    rows, query = np.ones((2, 3), np.float32), np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="rows"):
+        _vectors.scan([(rows, *part)], query, np.empty(places, np.float32), DOT)
