@@ -14,10 +14,20 @@ LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
 
 
+LOG_BYTES: Final = 32 << 20
+"""Of a change with which a batch comes to more than this it is not logged what it did."""
+
+Operation = tuple[Table, bytes, bytes | None]
+"""A table, a key, and the record that was put there, None if the key was deleted."""
+
+
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
 
-    __slots__ = ("_compress", "mark_put", "memo", "state", "written")
+    __slots__ = (
+        "_compress", "_log", "_logging", "_settled", "dirty", "mark_put", "memo", "overflowed",
+        "state", "written",
+    )  # fmt: skip
 
     _compress: bool
     """Whether records are compressed where it pays."""
@@ -32,10 +42,16 @@ class Batch(Snapshot):
     """
 
     written: int
-    """The bytes of the records that were put so far."""
+    """The bytes of the records that were put so far, and of the keys that were deleted."""
 
     mark_put: bytes
     """The mark of the record that `put` or `put_new` has stored last."""
+
+    dirty: bool
+    """Whether a change has begun that is neither settled nor undone."""
+
+    overflowed: bool
+    """Whether the last change was too large for the log, which is without it."""
 
     def __init__(
         self,
@@ -49,6 +65,7 @@ class Batch(Snapshot):
         self._sharing, self._tell, self.owner = sharing, tell, None
         self._txn, self._databases = txn, databases
         self._compress, self.written = compress, 0
+        self._logging = self.dirty = self.overflowed = False
 
     def view(self) -> Snapshot:
         """Return this transaction as a snapshot that ends without ending it."""
@@ -60,6 +77,51 @@ class Batch(Snapshot):
         """Return 0: what it shows changes."""
         return 0
 
+    # --- what was done, and can be done again ---
+
+    def keep_log(self) -> None:
+        """Log from here on what is done, so that a change can be undone, or all be done again."""
+        self._log: list[Operation] = []
+        self._logging = True
+        self.settle()
+
+    def settle(self) -> None:
+        """Keep what the change that has ended did."""
+        self._settled = len(self._log), self.written, self.state.copy()
+        self.dirty = False
+
+    def undo(self) -> None:
+        """Forget what a change did that has failed; `dirty` says whether `redo` is due.
+
+        An operation is logged before it is done: where an interruption comes does not matter.
+        """
+        self.memo.clear()
+        count, self.written, state = self._settled
+        self.state = state.copy()
+        self.dirty = self.overflowed or len(self._log) > count
+        del self._log[count:]
+        self._logging, self.overflowed = True, False
+
+    def redo(self, txn: Any, databases: tuple[Any, ...]) -> None:
+        """Do in another transaction what is settled, and go on there."""
+        if self.dirty:
+            self.undo()
+        self._txn, self._databases = txn, databases
+        for table, key, record in self._log:
+            if record is None:
+                txn.delete(key, db=databases[table])
+            else:
+                txn.put(key, record, db=databases[table])
+        self.dirty = False
+
+    def _note(self, table: Table, key: bytes, record: bytes | None) -> None:
+        self._log.append((table, key, record))
+        if self.written > LOG_BYTES:
+            del self._log[self._settled[0] :]
+            self._logging, self.overflowed = False, True
+
+    # --- records ---
+
     def put(self, table: Table, key: bytes, body: bytes, *, compress: bool = True) -> int:
         """Store `body` under `key`; return the growth in bytes of keys and records.
 
@@ -69,6 +131,8 @@ class Batch(Snapshot):
         self.written += len(record)
         self.mark_put = record[-MARK_BYTES:]
         database = self._databases[table]
+        if self._logging:
+            self._note(table, key, record)
         if self._txn.put(key, record, overwrite=False, db=database):
             return len(key) + len(record)
         old = len(self._txn.get(key, b"", database))
@@ -77,6 +141,10 @@ class Batch(Snapshot):
             self._txn.delete(key, db=database)
         self._txn.put(key, record, db=database)
         return len(record) - old
+
+    def abort(self) -> None:
+        """End the transaction, unless it was committed."""
+        self._txn.abort()
 
     def put_state(self) -> None:
         """Store the counters, which are there and always of one size."""
@@ -88,14 +156,20 @@ class Batch(Snapshot):
         record = seal_record(table, key, body, compress=self._compress)
         self.written += len(record)
         self.mark_put = record[-MARK_BYTES:]
+        if self._logging:
+            self._note(table, key, record)
         if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
             return len(key) + len(record)
+        if self._logging:
+            self._log.pop()
         return 0
 
     def put_over(self, table: Table, key: bytes, body: bytes, old_bytes: int) -> int:
         """Store `body` in place of a record of so many bytes, 0 for none; return the new one's."""
         record = seal_record(table, key, body, compress=self._compress)
         self.written += len(record)
+        if self._logging:
+            self._note(table, key, record)
         if old_bytes > len(record) and old_bytes > LARGE_RECORD_BYTES:
             self._txn.delete(key, db=self._databases[table])  # see `put`
         self._txn.put(key, record, db=self._databases[table])
@@ -108,6 +182,9 @@ class Batch(Snapshot):
         """
         compress = self._compress and len(body) > LARGE_RECORD_BYTES * 4
         record = seal_record(table, key, body, compress=compress)
+        self.written += len(record)
+        if self._logging:
+            self._note(table, key, record)
         if old_bytes > LARGE_RECORD_BYTES and old_bytes > len(body):
             self._txn.delete(key, db=self._databases[table])  # see `put`
         self._txn.put(key, record, db=self._databases[table])
@@ -116,7 +193,11 @@ class Batch(Snapshot):
         """Store small bodies under their keys."""
         put, database = self._txn.put, self._databases[table]
         for key, body in records:
-            put(key, seal_record(table, key, body), db=database)
+            record = seal_record(table, key, body)
+            self.written += len(record)
+            if self._logging:
+                self._note(table, key, record)
+            put(key, record, db=database)
 
     def get_all(self, table: Table, keys: list[bytes]) -> list[bytes | None]:
         """Return the body under each of `keys`, None where there is none."""
@@ -133,19 +214,25 @@ class Batch(Snapshot):
         if old is None:
             return 0
         size = len(key) + len(old)
-        self._txn.delete(key, db=self._databases[table])
+        self.discard(table, key)
         return size
 
     def discard(self, table: Table, key: bytes) -> None:
         """Delete `key` if it is there."""
+        self.written += len(key)
+        if self._logging:
+            self._note(table, key, None)
         self._txn.delete(key, db=self._databases[table])
 
     def delete_range(self, table: Table, prefix: bytes) -> int:
         """Delete every key that begins with `prefix`; return the bytes that this frees."""
         cursor, freed = self._txn.cursor(self._databases[table]), 0
         found = cursor.set_range(prefix)
-        while found and bytes(cursor.key()[: len(prefix)]) == prefix:
-            freed += len(cursor.key()) + len(cursor.value())
+        while found and (key := bytes(cursor.key())).startswith(prefix):
+            freed += len(key) + len(cursor.value())
+            self.written += len(key)
+            if self._logging:
+                self._note(table, key, None)
             cursor.delete()
             found = bool(cursor.key())
         return freed

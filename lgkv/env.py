@@ -114,10 +114,6 @@ class Environment:
         """Return a write transaction and the tables by number; `user` has entered, at the gate."""
         return self._begin(user, write=True), self._databases
 
-    def begin_nested(self, parent: Any) -> Any:
-        """Return a transaction inside the write transaction `parent`."""
-        return self._lmdb.begin(write=True, parent=parent, buffers=True)
-
     def _begin(self, user: object, *, write: bool) -> Any:
         self.check()
         for attempt in range(ATTEMPTS):

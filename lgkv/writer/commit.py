@@ -6,11 +6,10 @@ The steps of the way are methods, so that a test can let each of them fail by it
 from __future__ import annotations
 
 import logging
-import operator
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import lmdb
 
@@ -19,12 +18,10 @@ from lgkv.env import Environment, translate
 from lgkv.errors import CommitFailedError, MapFullError
 from lgkv.gate import Gate
 from lgkv.snapshot import State
-from lgkv.writer.changes import Change, Pending
+from lgkv.writer.changes import Pending
 from lgkv.writer.headroom import Headroom
 
 __all__ = ["Committer", "WriterFigures"]
-
-T = TypeVar("T")
 
 BATCH_CHANGES: Final = 1024
 """The most changes in one commit."""
@@ -40,8 +37,6 @@ TURN_S: Final = 0.001
 
 PAUSE_S: Final = 0.00005
 """LMDB's calls let go of the interpreter too, but for less than a thread needs to wake up."""
-
-_COMMIT: Final = operator.methodcaller("commit")
 
 logger = logging.getLogger("lgkv")
 
@@ -186,45 +181,60 @@ class Committer:
         logger.info("the map of %s was full and has grown", self._env.path)
 
     def _commit_once(self, waiting: list[Pending]) -> list[Pending]:
-        """Commit what fits; where one of several fails, begin again, to tell it from the others.
-
-        A nested transaction for each costs copies of pages, and hardly ever does one fail.
-        """
-        left = self._try_once(waiting, nested=False)
-        return left if left is not None else self._try_once(waiting, nested=True) or []
-
-    def _try_once(self, waiting: list[Pending], *, nested: bool) -> list[Pending] | None:
-        """Commit what fits; return the others, or None: a change has failed that was not nested."""
-        batch, txn = self._begin()
+        """Commit what fits; return the others. A change that fails takes only itself down."""
+        batch = self._begin()
+        if len(waiting) > 1:
+            batch.keep_log()
         done: list[tuple[Pending, Any]] = []
         failed: list[tuple[Pending, BaseException]] = []
-        at = changes = 0
         try:
-            for pending in waiting:
-                if batch.written > BATCH_BYTES:
-                    break
-                at += 1
-                if not pending.start():
-                    continue
-                try:
-                    done.append((pending, self._apply(batch, pending, nested=nested)))
-                except (lmdb.MapFullError, MemoryError):
-                    raise
-                except Exception as error:  # noqa: BLE001  it reaches its caller
-                    if len(waiting) > 1 and not nested:
-                        return None
-                    batch.memo.clear()
-                    failed.append((pending, error))
-                else:
-                    changes += pending.change is not None
+            left = self._apply_all(batch, waiting, done, failed)
+            changes = sum(pending.change is not None for pending, _ in done)
             if changes:
                 self._flush(batch, changes)
         finally:
-            txn.abort()  # unless it was committed; at once, for it holds LMDB's lock
+            batch.abort()  # unless it was committed; at once, for it holds LMDB's lock
         self._decide(done, failed)
-        return waiting[at:]
+        return left
 
-    def _begin(self) -> tuple[Batch, Any]:
+    def _apply_all(
+        self,
+        batch: Batch,
+        waiting: list[Pending],
+        done: list[tuple[Pending, Any]],
+        failed: list[tuple[Pending, BaseException]],
+    ) -> list[Pending]:
+        """Apply what fits, and say what became of it; return the others."""
+        for at, pending in enumerate(waiting):
+            if batch.written > BATCH_BYTES:
+                return waiting[at:]
+            if not pending.start():
+                continue
+            try:
+                done.append((pending, self._apply(batch, pending)))
+            except (lmdb.MapFullError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001  it reaches its caller
+                failed.append((pending, error))
+                if len(waiting) > 1:  # else there is nothing to commit
+                    self._undo(batch)
+            else:
+                if len(waiting) > 1:
+                    batch.settle()
+        return []
+
+    def _undo(self, batch: Batch) -> None:
+        """Leave of the transaction what was settled."""
+        batch.undo()
+        if batch.dirty:
+            self._redo(batch)
+
+    def _redo(self, batch: Batch) -> None:
+        """Do what was settled in a new transaction; nobody else has come through the gate."""
+        batch.abort()
+        batch.redo(*self._env.begin_write(self))
+
+    def _begin(self) -> Batch:
         if self._headroom.is_due and self._gate is not None:
             self._headroom.keep(self._gate.descriptor, self._env.info())
         txn, databases = self._env.begin_write(self)
@@ -235,7 +245,7 @@ class Committer:
         except BaseException:
             txn.abort()
             raise
-        return batch, txn
+        return batch
 
     def _recall(self, batch: Batch, number: int) -> None:
         """Let transaction `number` know what the one before it left, if that was ours."""
@@ -247,17 +257,15 @@ class Committer:
         batch.memo = self._memo
         batch.state = self._state or batch.read_state()
 
-    def _apply(self, batch: Batch, pending: Pending, *, nested: bool) -> Any:
+    def _apply(self, batch: Batch, pending: Pending) -> Any:
         change = pending.change
         if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
             return None
         if pending.mailbox is not None:
             self._give_way()
-        self.applying, self.applier = batch, threading.get_ident()
+        self.applying, self.applier, batch.dirty = batch, threading.get_ident(), True
         try:
-            if nested:
-                return self._apply_nested(batch, change)
-            return change.apply(batch)  # a failure aborts the whole transaction, all its own
+            return change.apply(batch)
         finally:
             self.applying = self.applier = None
 
@@ -271,25 +279,6 @@ class Committer:
         """Whether the caller is within a change."""
         return self.applier == threading.get_ident()
 
-    def _apply_nested(self, batch: Batch, change: Change[T]) -> T:
-        outer, state = batch._txn, batch.state.copy()  # noqa: SLF001
-        ended: list[None] = []
-        try:
-            batch._txn = self._env.begin_nested(outer)  # noqa: SLF001
-            result = change.apply(batch)
-            # In one step of the interpreter, so that an interruption comes before or after both.
-            ended.extend(map(_COMMIT, (batch._txn,)))  # noqa: SLF001
-        except BaseException:
-            if not ended:
-                batch.state = state
-                self._memo = batch.memo = {}
-                if batch._txn is not outer:  # noqa: SLF001
-                    batch._txn.abort()  # noqa: SLF001
-            raise
-        finally:
-            batch._txn = outer  # noqa: SLF001
-        return result
-
     def _flush(self, batch: Batch, changes: int) -> None:
         batch.state.commit += 1
         batch.put_state()
@@ -298,6 +287,7 @@ class Committer:
         try:
             batch._txn.commit()  # noqa: SLF001
         except lmdb.MapFullError:
+            batch.state.commit -= 1
             raise
         except (lmdb.Error, OSError, MemoryError) as error:
             self._env.fail(error)

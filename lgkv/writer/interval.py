@@ -8,20 +8,24 @@ nobody else's commit comes between.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 
 from lgkv.batch import Batch
 from lgkv.env import Environment
-from lgkv.errors import LgkvError
+from lgkv.errors import LgkvError, MapFullError
 from lgkv.writer import commit
 from lgkv.writer.changes import Pending
 from lgkv.writer.commit import Committer
 
 __all__ = ["IntervalCommitter"]
+
+GROWTHS: Final = 16
+"""So many times the map may become larger for one flush."""
 
 IDLE_SHARE: Final = 0.1
 """The part of the interval after which the transaction ends if nothing more comes."""
@@ -42,7 +46,10 @@ class IntervalCommitter(Committer):
     def __init__(self, env: Environment) -> None:
         super().__init__(env)
         self._batch: Batch | None = None
-        self._applied: list[Pending] = []
+        self._applied = 0
+        """How many changes are in it."""
+        self._unlogged: Pending | None = None
+        """The last of them, if it was too large for the log."""
         self._interval_s = env.options.interval_ms / 1000
         self._end_at = self._used_at = 0.0
 
@@ -63,25 +70,31 @@ class IntervalCommitter(Committer):
     @property
     def _is_full(self) -> bool:
         return self._batch is not None and (
-            self._batch.written > commit.BATCH_BYTES or len(self._applied) >= commit.BATCH_CHANGES
+            self._batch.written > commit.BATCH_BYTES or self._applied >= commit.BATCH_CHANGES
         )
 
     def serve_here(self, pending: Pending) -> bool:
         """Apply a change in the transaction that is open, if there is one and it has room."""
         batch = self._batch
-        if batch is None or pending.change is None or (self.due_in() or 0) <= 0:
+        if batch is None or batch.dirty or pending.change is None or (self.due_in() or 0) <= 0:
             return False
         try:
-            result = self._apply(batch, pending, nested=True)
+            result = self._apply(batch, pending)
         except lmdb.MapFullError:
             return False  # the writer thread grows the map, and applies it again
         except BaseException as error:  # noqa: BLE001  it reaches its caller
+            batch.undo()  # what was done before it, the writer thread does again if it must be
             self._fail(pending, error)
         else:
-            self._applied.append(pending)
             self._used_at = time.monotonic()
-            self._succeed(pending, result)
+            self._keep(batch, pending, result)
         return True
+
+    def _keep(self, batch: Batch, pending: Pending, result: Any) -> None:
+        self._unlogged = pending if batch.overflowed else None
+        self._applied += 1
+        batch.settle()
+        self._succeed(pending, result)
 
     def serve(self, waiting: list[Pending]) -> list[Pending]:
         """Apply what is waiting. What became of each is in it afterwards; nothing is raised.
@@ -118,7 +131,7 @@ class IntervalCommitter(Committer):
             pending.fail(error)
 
     def _add(self, pending: Pending) -> None:
-        if self._is_full:
+        if self._is_full or (self._batch is not None and self._batch.dirty):
             self.finish()
         try:
             batch = self._batch or self._open()
@@ -126,25 +139,24 @@ class IntervalCommitter(Committer):
             self._fail(pending, self._typed(error))
             return
         try:
-            result = self._apply(batch, pending, nested=True)
+            result = self._apply(batch, pending)
         except lmdb.MapFullError:
             self.finish()
             super().serve([pending])  # which grows the map if it can, and flushes
         except BaseException as error:  # noqa: BLE001  likewise
+            batch.undo()
             self._fail(pending, error)
         else:
-            self._applied.append(pending)
-            self._succeed(pending, result)
-            if self._is_full:
-                self.finish()
-        if not self._applied:
+            self._keep(batch, pending, result)
+        if batch.dirty or self._is_full or not self._applied:
             self.finish()
 
     def _open(self) -> Batch:
         contended = self._enter_gate() > 0
         try:
             self._env.sharing.enter(self)
-            self._batch, _ = self._begin()
+            self._batch = self._begin()
+            self._batch.keep_log()
         except BaseException:
             self._env.sharing.leave(self)
             self._leave_gate()
@@ -163,31 +175,44 @@ class IntervalCommitter(Committer):
                 if applied:
                     self._flush_all(batch, applied)
             finally:
-                batch._txn.abort()  # noqa: SLF001
+                batch.abort()
                 self._env.sharing.leave(self)
                 self._leave_gate()
         except BaseException as error:  # noqa: BLE001  the next call is told
-            self._lose(error, len(applied))
-        self._batch, self._applied = None, []
+            self._lose(error, applied)
+        self._batch, self._applied, self._unlogged = None, 0, None
 
-    def _flush_all(self, batch: Batch, applied: list[Pending]) -> None:
+    def _flush_all(self, batch: Batch, applied: int) -> None:
         try:
-            self._flush(batch, len(applied))
+            if batch.dirty:
+                self._redo(batch)
+            self._flush(batch, applied)
         except lmdb.MapFullError:
-            pass  # the transaction ends before the map may grow
-        else:
-            return
-        batch._txn.abort()  # noqa: SLF001
-        self._env.sharing.leave(self)
-        self._env.grow(beyond=True)  # it was acknowledged: a limit is for what comes next
+            self._flush_beyond(batch, applied)
+
+    def _flush_beyond(self, batch: Batch, applied: int) -> None:
+        """Flush in a map that is larger: it was acknowledged, and a limit is for what comes next.
+
+        Nobody else has come through the gate, so everything is done on what it was done on.
+        """
         try:
-            again = [Pending(pending.change) for pending in applied]
-            left = again
-            while left:  # nobody else has come through the gate: they find what they found before
-                left = self._commit_and_grow(left)
-            for pending in again:
-                pending.outcome()
+            for _ in range(GROWTHS):
+                batch.abort()
+                self._env.sharing.leave(self)  # before the map may grow
+                self._env.grow(beyond=True)
+                self._env.sharing.enter(self)
+                with contextlib.suppress(lmdb.MapFullError):
+                    self._redo(batch)
+                    if self._unlogged is not None:
+                        self._succeed(self._unlogged, self._apply(batch, self._unlogged))
+                    self._flush(batch, applied)
+                    return
+            raise MapFullError(
+                f"{self._env.path!r} is full, and what was written last is not in it"
+            )
         finally:
+            batch.abort()
+            self._env.sharing.leave(self)
             self._env.shrink()
 
     def _lose(self, error: BaseException, changes: int) -> None:

@@ -17,7 +17,7 @@ from lgkv.gate import Gate
 from lgkv.writer import Change
 from lgkv.writer.commit import Committer
 from tests.invariants import structural_damage
-from tests.unit.changes import failing, names, outcome, putting, queueing, state
+from tests.unit.changes import names, outcome, putting, queueing, state
 
 STEPS = {
     "before the gate": (Committer, "_enter_gate", "before"),
@@ -25,7 +25,6 @@ STEPS = {
     "before the transaction": (Committer, "_begin", "before"),
     "in the transaction": (Committer, "_begin", "after"),
     "before a change": (Committer, "_apply", "before"),
-    "before a nested transaction": (Environment, "begin_nested", "before"),
     "before the flush": (Committer, "_flush", "before"),
     "before the gate is left": (Gate, "release", "before"),
     "after the gate was left": (Gate, "release", "after"),
@@ -100,13 +99,9 @@ def test_failure_ends_every_change_and_leaves_the_file_whole(
     error: BaseException,
 ) -> None:
     changes = [putting(b"%d" % number) for number in range(CHANGES)]
-    if step[1] == "begin_nested":  # which is for batches in which a change fails
-        changes.append(failing(ZeroDivisionError()))
     with failing_once(monkeypatch, step, error) as happened:
         results = write_together(db, changes)
     assert happened
-    if step[1] == "begin_nested":
-        assert isinstance(results.pop(), (ZeroDivisionError, LgkvError, MemoryError))
     assert all(result is None or is_typed(result, step) for result in results)
     written = [b"%d" % number for number, result in enumerate(results) if result is None]
     assert found_again(db) == sorted([*written, b"after", b"before"])
@@ -114,7 +109,7 @@ def test_failure_ends_every_change_and_leaves_the_file_whole(
 
 def is_typed(error: BaseException, step: tuple[type, str, str]) -> bool:
     """Whether it is lgkv's, or memory's, or what the change itself raised."""
-    if step[1] in ("_apply", "begin_nested") and isinstance(error, OSError):
+    if step[1] == "_apply" and isinstance(error, OSError):
         return error is ERRORS["system"]
     return isinstance(error, (LgkvError, MemoryError))
 
@@ -135,8 +130,7 @@ def test_failure_reaches_the_caller_who_waits(
         except (LgkvError, MemoryError, OSError) as raised:
             result = raised
     assert result is None or is_typed(result, step)
-    nested_only = step[1] == "begin_nested" and not db.writer.lazy
-    assert happened or nested_only  # a change alone has no nested transaction
+    assert happened
     expected = [b"after", b"before"] if result else [b"a", b"after", b"before"]
     assert found_again(db) == expected
 
@@ -162,10 +156,8 @@ def test_commit_that_fails_on_the_disk_closes_the_file(
         txn, databases = begin(self, user)
         return Failing(txn), databases
 
-    nest = Environment.begin_nested
     with monkeypatch.context() as patch:
         patch.setattr(Environment, "begin_write", begin_failing)
-        patch.setattr(Environment, "begin_nested", lambda self, parent: nest(self, parent.txn))
         results = write_together(db, [putting(b"%d" % number) for number in range(CHANGES)])
     assert [type(result) for result in results] == [CommitFailedError] * CHANGES
     with pytest.raises(CommitFailedError):

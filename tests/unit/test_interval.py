@@ -90,7 +90,7 @@ class TestCallersThread:
             with pytest.raises(type(error)):
                 db.commit(failing(error))
         db.commit(putting(b"b"))
-        assert (names(db), state(db)) == ([b"a", b"b"], State(commit=1, threads=2))
+        assert (names(db), state(db).threads) == ([b"a", b"b"], 2)
 
     def test_change_waits_for_those_that_are_queued(self, db: Connection) -> None:
         db.commit(putting(b"first"))
@@ -286,9 +286,19 @@ class TestChanges:
             db.commit(failing(error))
         assert caught.value is error
         db.commit(putting(b"b"))
-        assert db.writer.figures.commits == 0  # what came before is as unflushed as before
         assert names(db) == [b"a", b"b"]
-        assert state(db) == State(commit=1, threads=2)
+        assert state(db).threads == 2
+
+    def test_change_that_fails_before_it_writes_flushes_nothing(self, db: Connection) -> None:
+        def fail(_: Batch) -> None:
+            raise ValueError
+
+        db.commit(putting(b"a"))
+        with pytest.raises(ValueError):  # noqa: PT011  it is this one
+            db.commit(Change(fail))
+        db.commit(putting(b"b"))
+        assert db.writer.figures.commits == 0
+        assert (names(db), state(db)) == ([b"a", b"b"], State(commit=1, threads=2))
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), SystemExit()])
     def test_error_that_is_no_exception_harms_nobody_else(
@@ -441,6 +451,41 @@ class TestGrowth:
         assert (state(db), db.env.map_growths) == (State(commit=1, threads=2), 1)
         db.close()
         assert names_elsewhere(path) == [b"a", b"b"]
+
+    @pytest.mark.parametrize("logged", [True, False])
+    def test_change_is_not_applied_again_but_for_a_large_one(
+        self, path: str, monkeypatch: pytest.MonkeyPatch, *, logged: bool
+    ) -> None:
+        monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (1 << 20,))
+        if not logged:
+            monkeypatch.setattr(commit, "BATCH_BYTES", 1000)
+            monkeypatch.setattr("lgkv.batch.LOG_BYTES", 1000)
+        db = connect(path, "c", interval())
+        applied: list[bytes] = []
+
+        def noting(name: bytes, body: bytes) -> Change[None]:
+            def apply(batch: Batch) -> None:
+                applied.append(name)
+                putting(name, body).apply(batch)
+
+            return Change(apply)
+
+        flush, full = Committer._flush, [True, True]
+
+        def flush_full_twice(self: Committer, batch: Batch, changes: int) -> None:
+            if full.pop() if full else False:
+                raise lmdb.MapFullError("full")
+            flush(self, batch, changes)
+
+        monkeypatch.setattr(Committer, "_flush", flush_full_twice)
+        db.commit(noting(b"a", b"small"))
+        db.commit(noting(b"b", bytes(2000)))
+        db.flush()
+        assert applied == [b"a", b"b"] if logged else [b"a", b"b", b"b", b"b"]
+        assert names(db) == [b"a", b"b"]
+        # Memory may know the numbers that were given at first: they are not given again.
+        assert state(db) == State(commit=1, threads=2 if logged else 3)
+        db.close()
 
 
 class TestFailure:

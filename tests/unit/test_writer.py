@@ -192,7 +192,7 @@ class TestCommit:
         begin, opened = commit.Committer._begin, []
 
         def begin_interrupted(self: commit.Committer) -> Any:
-            batch, _ = begin(self)
+            batch = begin(self)
             opened.append(weakref.ref(batch._txn))
             raise KeyboardInterrupt
 
@@ -246,23 +246,27 @@ class TestBatches:
         assert state(db) == State(commit=1, threads=20)
         assert len(names(db)) == 20
 
-    def test_batch_without_a_failure_needs_no_nested_transaction(
+    def test_change_that_fails_before_it_writes_costs_no_transaction(
         self, db: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        nested: list[object] = []
-        nest = Environment.begin_nested
+        begun: list[object] = []
+        begin = Environment.begin_write
 
-        def count(self: Environment, parent: Any) -> Any:
-            nested.append(parent)
-            return nest(self, parent)
+        def count(self: Environment, user: Any) -> Any:
+            begun.append(user)
+            return begin(self, user)
 
-        monkeypatch.setattr(Environment, "begin_nested", count)
-        together(db, *(putting(b"%d" % number) for number in range(5)))
-        assert nested == []
-        together(db, putting(b"5"), failing(ValueError()), putting(b"6"))
-        assert len(nested) == 3
+        def fail(_: Batch) -> None:
+            raise ValueError
 
-    def test_batch_that_is_begun_again_finds_what_it_found_at_first(self, db: Connection) -> None:
+        monkeypatch.setattr(Environment, "begin_write", count)
+        together(db, putting(b"a"), Change(fail), putting(b"b"))
+        assert len(begun) == 1
+        together(db, putting(b"c"), failing(ValueError()), putting(b"d"))
+        assert len(begun) == 3  # what came before is done again in another
+        assert names(db) == [b"a", b"b", b"c", b"d"]
+
+    def test_change_is_applied_once_whatever_fails_beside_it(self, db: Connection) -> None:
         found: list[tuple[int, dict[Any, Any]]] = []
 
         def noting(name: bytes) -> Change[None]:
@@ -278,10 +282,43 @@ class TestBatches:
         assert found == [
             (0, {}),
             (1, {b"a": b"a"}),
-            (1, {}),  # begun again: nothing that it remembers is certain
-            (2, {}),
+            (2, {}),  # nothing that it remembers is certain
         ]
         assert (names(db), state(db).threads) == ([b"a", b"b", b"c"], 3)
+
+    def test_whatever_a_change_did_is_done_again(self, db: Connection) -> None:
+        other = b"\x98"
+
+        def everything(batch: Batch) -> None:
+            table = Table.MEMORY
+            batch.put(table, K + b"put", b"old" * 2000)
+            batch.put(table, K + b"put", b"new")
+            assert batch.put_new(table, K + b"first", b"first")
+            assert not batch.put_new(table, K + b"first", b"second")
+            size = batch.put_over(table, K + b"over", b"old" * 2000, 0)
+            batch.put_over(table, K + b"over", b"new", size)
+            batch.set(table, K + b"set", b"old" * 2000)
+            batch.set(table, K + b"set", b"new", 6000)
+            batch.set_all(table, [(other + b"1", b""), (other + b"2", b""), (K + b"all", b"new")])
+            batch.set(table, K + b"gone", b"old")
+            assert batch.delete(table, K + b"gone")
+            batch.discard(table, K + b"was never there")
+            assert batch.delete_range(table, other)
+
+        def wrong(batch: Batch) -> None:
+            batch.set(Table.MEMORY, K + b"wrong", b"wrong")
+            batch.delete_range(Table.MEMORY, K)
+            raise ValueError
+
+        assert together(db, Change(everything))[0] is None
+        with db.snapshot() as snapshot:
+            alone = list(snapshot.scan(Table.MEMORY, K))
+        db.commit(Change(lambda batch: batch.delete_range(Table.MEMORY, K)))
+        results = together(db, Change(everything), Change(wrong))
+        assert [type(result) for result in results] == [type(None), ValueError]
+        with db.snapshot() as snapshot:
+            assert list(snapshot.scan(Table.MEMORY, K)) == alone
+        assert [body for _, body in alone] == [b"new", b"first", b"new", b"new", b"new"]
 
     def test_changes_that_come_while_one_is_flushed_share_the_next_flush(
         self, db: Connection, monkeypatch: pytest.MonkeyPatch
@@ -427,7 +464,7 @@ class _FailingCommit:
 
 @contextmanager
 def commit_failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Iterator[None]:
-    begin, nest = Environment.begin_write, Environment.begin_nested
+    begin = Environment.begin_write
 
     def begin_write(self: Environment, user: object) -> tuple[Any, Any]:
         txn, databases = begin(self, user)
@@ -435,7 +472,6 @@ def commit_failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Ite
 
     with monkeypatch.context() as patch:
         patch.setattr(Environment, "begin_write", begin_write)
-        patch.setattr(Environment, "begin_nested", lambda self, parent: nest(self, parent.txn))
         yield
 
 
