@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,10 @@ from benchmarks.thread import thread_config
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint
 
-__all__ = ["Latencies", "longest_gap", "p99", "run_tasks", "run_threads", "small_steps"]
+__all__ = [
+    "Latencies", "longest_gap", "p99", "put_on_new_threads", "run_tasks", "run_threads",
+    "small_steps",
+]  # fmt: skip
 
 TICK_S: Final = 0.001
 
@@ -75,6 +79,28 @@ def run_threads(saver: BaseCheckpointSaver[Any], names: Sequence[str], puts: int
     for thread in threads:
         thread.join()
     return Latencies(calls, time.perf_counter() - began[0])
+
+
+def put_on_new_threads(
+    saver: BaseCheckpointSaver[Any], names: Sequence[str], messages: Sequence[Any]
+) -> Measured:
+    """Put a message on each of some new threads, one call after another.
+
+    Return the median of what a call took of the processor, on the thread that called.
+    """
+    calls = []
+    for name, message, checkpoint in zip(names, messages, small_steps(len(names)), strict=True):
+        checkpoint["channel_values"] = {"count": 1, "messages": [message]}
+        versions = checkpoint["channel_versions"]
+        checkpoint["channel_versions"] = new = {
+            "count": versions["count"],
+            "messages": versions["text"],
+        }
+        config = thread_config(name)
+        began = time.thread_time()
+        saver.put(config, checkpoint, {"source": "input", "step": -1, "parents": {}}, new)
+        calls.append(time.thread_time() - began)
+    return Measured(statistics.median(calls), calls)
 
 
 async def run_tasks(saver: Any, work: Sequence[tuple[Any, list[Checkpoint]]]) -> Latencies:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from benchmarks import clients, corpus
 from benchmarks.clients import (
     Latencies,
     longest_gap,
@@ -68,10 +70,14 @@ class _Puts:
 
 
 class SinglePuts(_Puts):
-    """One thread that puts small checkpoints one after the other: the seconds of a put."""
+    """One thread that puts one checkpoint after the other.
+
+    `put` is the seconds of a small one on the same thread, `put_on_new_threads_cpu` what one with
+    a message of 1 KB takes of the caller's processor on a new one.
+    """
 
     name: ClassVar[str] = "single_puts"
-    measure_names: ClassVar[tuple[str, ...]] = ("put",)
+    measure_names: ClassVar[tuple[str, ...]] = ("put", "put_on_new_threads_cpu")
 
     def fill(self, opened: Opened[BaseCheckpointSaver[Any]]) -> Iterator[Filled]:
         """Put once."""
@@ -85,7 +91,15 @@ class SinglePuts(_Puts):
         def put() -> Measured:
             return run_threads(opened.subject, self._names(1), puts).a_call
 
-        return [self._told("put", put)]
+        def put_on_new_threads() -> Measured:
+            rng = random.Random("new threads")
+            messages = [corpus.question(rng) for _ in range(puts)]
+            return clients.put_on_new_threads(opened.subject, self._names(puts), messages)
+
+        return [
+            self._told("put", put),
+            self._told("put_on_new_threads_cpu", put_on_new_threads),
+        ]
 
 
 class ConcurrentPuts(_Puts):
