@@ -36,6 +36,10 @@ from tests.model.elsewhere import Elsewhere, digest, digests
 from tests.model.serialisers import NAMES, serialiser
 from tests.unit.shadows import changes, leaves, messages, plain, storable, wreck
 
+# The other process does not make errors of warnings, nor should this one: a serialiser that
+# pickles what fails would do so here only.
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+
 LONG = settings().max_examples > 100
 CACHES = [0, 3_000, 20_000, 64 << 20]
 CHANNELS = ["a", "b"]
