@@ -17,9 +17,6 @@ LARGE_RECORD_BYTES: Final = 1000
 LOG_BYTES: Final = 32 << 20
 """Of a change with which a batch comes to more than this it is not logged what it did."""
 
-Operation = tuple[Table, bytes, bytes | None]
-"""A table, a key, and the record that was put there, None if the key was deleted."""
-
 
 class Batch(Snapshot):
     """A write transaction: a snapshot that sees and takes writes, and gives out numbers."""
@@ -81,13 +78,15 @@ class Batch(Snapshot):
 
     def keep_log(self) -> None:
         """Log from here on what is done, so that a change can be undone, or all be done again."""
-        self._log: list[Operation] = []
+        self._log: list[Any] = []
+        # Of each operation table, key and record (None: it was deleted), one behind the other:
+        # so the collector has no objects of theirs to look at.
         self._logging = True
         self.settle()
 
     def settle(self) -> None:
         """Keep what the change that has ended did."""
-        self._settled = len(self._log), self.written, self.state.copy()
+        self._settled = len(self._log), self.written, self.state.counters
         self.dirty = False
 
     def undo(self) -> None:
@@ -96,8 +95,8 @@ class Batch(Snapshot):
         An operation is logged before it is done: where an interruption comes does not matter.
         """
         self.memo.clear()
-        count, self.written, state = self._settled
-        self.state = state.copy()
+        count, self.written, counters = self._settled
+        self.state = State(*counters)
         self.dirty = self.overflowed or len(self._log) > count
         del self._log[count:]
         self._logging, self.overflowed = True, False
@@ -107,18 +106,17 @@ class Batch(Snapshot):
         if self.dirty:
             self.undo()
         self._txn, self._databases = txn, databases
-        for table, key, record in self._log:
+        steps = iter(self._log)
+        for table, key, record in zip(steps, steps, steps, strict=True):
             if record is None:
                 txn.delete(key, db=databases[table])
             else:
                 txn.put(key, record, db=databases[table])
         self.dirty = False
 
-    def _note(self, table: Table, key: bytes, record: bytes | None) -> None:
-        self._log.append((table, key, record))
-        if self.written > LOG_BYTES:
-            del self._log[self._settled[0] :]
-            self._logging, self.overflowed = False, True
+    def _overflow(self) -> None:
+        del self._log[self._settled[0] :]
+        self._logging, self.overflowed = False, True
 
     # --- records ---
 
@@ -132,7 +130,9 @@ class Batch(Snapshot):
         self.mark_put = record[-MARK_BYTES:]
         database = self._databases[table]
         if self._logging:
-            self._note(table, key, record)
+            self._log += (table, key, record)
+            if self.written > LOG_BYTES:
+                self._overflow()
         if self._txn.put(key, record, overwrite=False, db=database):
             return len(key) + len(record)
         old = len(self._txn.get(key, b"", database))
@@ -157,19 +157,25 @@ class Batch(Snapshot):
         self.written += len(record)
         self.mark_put = record[-MARK_BYTES:]
         if self._logging:
-            self._note(table, key, record)
+            self._log += (table, key, record)
+            if self.written > LOG_BYTES:
+                self._overflow()
         if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
             return len(key) + len(record)
         if self._logging:
-            self._log.pop()
+            del self._log[-3:]
         return 0
 
-    def put_over(self, table: Table, key: bytes, body: bytes, old_bytes: int) -> int:
+    def put_over(
+        self, table: Table, key: bytes, body: bytes, old_bytes: int, *, compress: bool
+    ) -> int:
         """Store `body` in place of a record of so many bytes, 0 for none; return the new one's."""
-        record = seal_record(table, key, body, compress=self._compress)
+        record = seal_record(table, key, body, compress=compress and self._compress)
         self.written += len(record)
         if self._logging:
-            self._note(table, key, record)
+            self._log += (table, key, record)
+            if self.written > LOG_BYTES:
+                self._overflow()
         if old_bytes > len(record) and old_bytes > LARGE_RECORD_BYTES:
             self._txn.delete(key, db=self._databases[table])  # see `put`
         self._txn.put(key, record, db=self._databases[table])
@@ -184,7 +190,9 @@ class Batch(Snapshot):
         record = seal_record(table, key, body, compress=compress)
         self.written += len(record)
         if self._logging:
-            self._note(table, key, record)
+            self._log += (table, key, record)
+            if self.written > LOG_BYTES:
+                self._overflow()
         if old_bytes > LARGE_RECORD_BYTES and old_bytes > len(body):
             self._txn.delete(key, db=self._databases[table])  # see `put`
         self._txn.put(key, record, db=self._databases[table])
@@ -196,7 +204,9 @@ class Batch(Snapshot):
             record = seal_record(table, key, body)
             self.written += len(record)
             if self._logging:
-                self._note(table, key, record)
+                self._log += (table, key, record)
+                if self.written > LOG_BYTES:
+                    self._overflow()
             put(key, record, db=database)
 
     def get_all(self, table: Table, keys: list[bytes]) -> list[bytes | None]:
@@ -221,7 +231,9 @@ class Batch(Snapshot):
         """Delete `key` if it is there."""
         self.written += len(key)
         if self._logging:
-            self._note(table, key, None)
+            self._log += (table, key, None)
+            if self.written > LOG_BYTES:
+                self._overflow()
         self._txn.delete(key, db=self._databases[table])
 
     def delete_range(self, table: Table, prefix: bytes) -> int:
@@ -232,7 +244,9 @@ class Batch(Snapshot):
             freed += len(key) + len(cursor.value())
             self.written += len(key)
             if self._logging:
-                self._note(table, key, None)
+                self._log += (table, key, None)
+                if self.written > LOG_BYTES:
+                    self._overflow()
             cursor.delete()
             found = bool(cursor.key())
         return freed

@@ -280,16 +280,16 @@ class Connection:
         finally:
             local.depth -= 1
 
+    @property
+    def is_lazy(self) -> bool:
+        """Whether a write is acknowledged before it is durable."""
+        return self._shared.writer.lazy
+
     def commit(self, change: Change[T]) -> T:
         """Write `change` and return its result once it is durable, or within the interval."""
         if self._closed:
             self._check()
         return self._shared.writer.commit(change)
-
-    def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
-        """Return the change that `prepare` makes from what this process has written."""
-        self._check()
-        return self._shared.writer.prepared(prepare)
 
     def post(self, change: Change[Any] | None, mailbox: Mailbox, waiter: object) -> Pending:
         """Queue `change`, or a flush; its end is told to `mailbox`, as `commit` would tell it."""

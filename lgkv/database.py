@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,10 +136,6 @@ class Database:
     def commit(self, change: Change[T]) -> T:
         """Write a prepared change; return its result once it is durable, or within the interval."""
         return self._connection.commit(change)
-
-    def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
-        """Return the change that `prepare` makes from what this process has written before."""
-        return self._connection.prepared(prepare)
 
     def post(self, change: Change[Any] | None, mailbox: Mailbox, waiter: object) -> Pending:
         """Queue a prepared change, or a flush; its end is told to `mailbox` as `commit` tells it.

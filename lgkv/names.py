@@ -32,10 +32,13 @@ def thread_number(snapshot: Snapshot, thread_id: str) -> int | None:
     return int.from_bytes(body, "big")
 
 
-def add_thread(batch: Batch, thread_id: str) -> int:
-    """Give a new thread its number."""
-    number = batch.state.threads = batch.state.threads + 1
-    batch.put(NAMES, _NUMBER + pack_text(thread_id), number.to_bytes(_NUMBER_BYTES, "big"))
+def add_thread(batch: Batch, thread_id: str) -> int | None:
+    """Give a new thread its number; None if there is one of this name."""
+    number = batch.state.threads + 1
+    key = _NUMBER + pack_text(thread_id)
+    if not batch.put_new(NAMES, key, number.to_bytes(_NUMBER_BYTES, "big")):
+        return None
+    batch.state.threads = number
     return number
 
 

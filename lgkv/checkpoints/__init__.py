@@ -31,10 +31,11 @@ from lgkv.checkpoints.types import (
 from lgkv.checkpoints.values import BaseMovedError
 from lgkv.checkpoints.writing import (
     SPECIAL_WRITES,
+    CheckpointPut,
+    Given,
+    Means,
     check_texts,
-    put_checkpoint,
     put_task_writes,
-    take_apart,
 )
 from lgkv.codec import Codec, Payload
 from lgkv.connection import Connection
@@ -59,6 +60,7 @@ class Checkpoints:
         self._codec = codec or PlainCodec()
         self._values = ChannelValues(connection, self._codec)
         self._recent = recent or Recent()
+        self._means = Means(self._codec, self._values, self._recent, self._parent)
 
     def with_codec(self, codec: Codec) -> Checkpoints:
         """Return the same checkpoints, read and written through another codec."""
@@ -89,20 +91,28 @@ class Checkpoints:
         """
         while True:
             try:
-                change = self._connection.prepared(
-                    lambda: self.put_change(
-                        thread_id,
-                        checkpoint,
-                        namespace=namespace,
-                        parent_id=parent_id,
-                        metadata=metadata,
-                        new_versions=new_versions,
+                self._connection.commit(
+                    self.put_in_turn(
+                        thread_id, namespace, (checkpoint, parent_id, metadata or {}, new_versions)
                     )
                 )
-                self._connection.commit(change)
             except BaseMovedError:  # somebody pruned or wrote the parent's version meanwhile
                 continue
             return
+
+    def put_in_turn(self, thread_id: str, namespace: str, given: Given) -> Change[Any]:
+        """Return the change that `put` commits: with "interval" it is prepared as it is applied.
+
+        What is not flushed yet can be seen by a change alone. It fails with BaseMovedError if
+        it has to be made anew.
+        """
+        if type(thread_id) is not str or type(namespace) is not str:
+            check_texts(thread_id=thread_id, namespace=namespace)
+        put = CheckpointPut(self._means, thread_id, namespace, given)
+        if self._connection.is_lazy:
+            return Change(put.apply_in_turn, put.adopt)
+        put.prepare()
+        return Change(put.apply, put.adopt)
 
     def put_change(
         self,
@@ -117,11 +127,10 @@ class Checkpoints:
         """Prepare `put`. The change fails with BaseMovedError if it has to be prepared anew."""
         if type(thread_id) is not str or type(namespace) is not str:
             check_texts(thread_id=thread_id, namespace=namespace)
-        parts = take_apart(checkpoint, parent_id, metadata or {}, new_versions, self._codec)
-        parent = reading.Parent()
-        if parent_id is not None:
-            parent = self._parent(thread_id, namespace, parent_id, parts.filled)
-        return put_checkpoint(thread_id, namespace, parts, parent, self._values, self._recent)
+        given = checkpoint, parent_id, metadata or {}, new_versions
+        put = CheckpointPut(self._means, thread_id, namespace, given)
+        put.prepare()
+        return Change(put.apply, put.adopt)
 
     def _parent(
         self, thread_id: str, namespace: str, parent_id: str, new: Mapping[str, Any]

@@ -50,12 +50,8 @@ class Fetched(NamedTuple):
     pieces: Sequence[Piece] = ()
 
 
-class Planned(NamedTuple):
-    """A new value of a channel, and the stored value that its plan builds on."""
-
-    plan: Plan
-    base: Base | None = None
-
+Planned = tuple[Plan, Base | None]
+"""How to store a new value of a channel, and the stored value that this builds on."""
 
 CHECKED_ELEMENTS: Final = 1 << 16
 """A longer list is looked for in the file before there is room made for it."""
@@ -73,11 +69,11 @@ class ChannelValues:
 
     def plan(self, bases: Mapping[str, Fetched], new: Mapping[str, Any]) -> dict[str, Planned]:
         """Return how to store new values, given what they may build on, both by channel."""
-        planned = {}
+        planned: dict[str, Planned] = {}
+        codec = self._codec
         for name, value in new.items():
-            old = bases.get(name)
-            known = None if old is None else self._base(old)
-            planned[name] = Planned(plan_value(value, known, self._codec), known)
+            known = self._base(bases[name]) if name in bases else None
+            planned[name] = plan_value(value, known, codec), known
         return planned
 
     def fetch_base(
@@ -124,7 +120,7 @@ class ChannelValues:
 
     def adopt(self, thread: int, planned: Planned, stored: StoredValue) -> None:
         """Remember what was stored, once it is committed."""
-        owner, plan = self._owner(thread), planned.plan
+        owner, plan = self._owner(thread), planned[0]
         if plan.form is DICT and plan.entries is not None:
             self._shelf.hold_entries(owner, stored.extents, plan.entries)
         if plan.form is not LIST:

@@ -25,6 +25,7 @@ from lgkv.layout import THREADS, Kind, Table
 from lgkv.names import thread_number
 
 __all__ = [
+    "NO_PARENT",
     "Found",
     "Parent",
     "Place",
@@ -160,6 +161,9 @@ class Parent(NamedTuple):
     frame: int = 0
 
 
+NO_PARENT: Final = Parent()
+
+
 def read_parent(
     snapshot: Snapshot,
     place: Place | None,
@@ -169,11 +173,11 @@ def read_parent(
 ) -> Parent:
     """Return what a checkpoint with the new values `new` may build on."""
     if place is None:
-        return Parent()
+        return NO_PARENT
     key = rec.checkpoint_key(place.thread, place.namespace, parent_id)
     found = snapshot.get_marked(THREADS, key)
     if found is None:
-        return Parent()
+        return NO_PARENT
     body, mark = found
     head = unpack_head(snapshot, place.thread, place.namespace, key, body)
     names = channel_names(snapshot, place.thread)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from lgkv.checkpoints import order
@@ -66,7 +65,6 @@ class End(NamedTuple):
     record_bytes: int
 
 
-@dataclass(slots=True)
 class _Known:
     """What a batch knows of a thread: as it is in the transaction at this point.
 
@@ -74,22 +72,37 @@ class _Known:
     pieces of chains, the very last one last.
     """
 
-    number: int
-    record: rec.ThreadRecord
-    indexed: bool = True
-    record_bytes: int = 0
-    channels: dict[str, int] | None = None
-    namespaces: dict[str, int] = field(default_factory=dict)
-    newest: tuple[bytes, bytes] | None = None
-    ends: dict[int, list[End]] = field(default_factory=dict)
+    __slots__ = (
+        "channels", "ends", "indexed", "namespaces", "newest", "number", "record", "record_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        number: int,
+        record: rec.ThreadRecord,
+        record_bytes: int,
+        channels: dict[str, int] | None,
+    ) -> None:
+        self.number, self.record, self.record_bytes = number, record, record_bytes
+        self.indexed = record_bytes > 0
+        self.channels = channels
+        self.namespaces: dict[str, int] = {}
+        self.newest: tuple[bytes, bytes] | None = None
+        self.ends: dict[int, list[End]] = {}
 
 
 class ThreadEdit:
     """Changes to one thread. `save` stores its record once all of them are made."""
 
+    __slots__ = (
+        "_indexed_id", "_known", "_latest_gone", "batch", "ends", "number", "record",
+    )  # fmt: skip
+
     def __init__(self, batch: Batch, known: _Known) -> None:
         self.batch, self._known = batch, known
         self.number, self.record = known.number, known.record
+        self.ends = known.ends
+        """What is known of the ends of chains; who deletes pieces forgets those of their chain."""
         self._indexed_id = known.record.latest_id
         self._latest_gone = False
 
@@ -103,7 +116,7 @@ class ThreadEdit:
                 return None
             record = read_thread(batch, number)
             size = len(record.pack(rec.thread_key(number, Kind.THREAD)))
-            known = _Known(number, record, record_bytes=size)
+            known = _Known(number, record, size, None)
             batch.memo[_Known, thread_id] = known
         return cls(batch, known)
 
@@ -118,20 +131,31 @@ class ThreadEdit:
         return found
 
     @classmethod
-    def add(cls, batch: Batch, thread_id: str, *, bare: bool = False) -> ThreadEdit:
-        """Return a new thread, which `find` did not; a `bare` one has no channels yet."""
-        now = now_us()
+    def add(
+        cls, batch: Batch, thread_id: str, now: int, *, bare: bool = False
+    ) -> ThreadEdit | None:
+        """Return a new thread, made at a time, or None if there is one of this name.
+
+        A `bare` one has no channels yet.
+        """
+        number = add_thread(batch, thread_id)
+        if number is None:
+            return None
         record = rec.ThreadRecord(thread_id, now, now)
-        known = _Known(
-            add_thread(batch, thread_id), record, indexed=False, channels={} if bare else None
-        )
+        known = _Known(number, record, 0, {} if bare else None)
         batch.memo[_Known, thread_id] = known
         return cls(batch, known)
 
     @classmethod
-    def find_or_add(cls, batch: Batch, thread_id: str) -> ThreadEdit:
+    def find_or_add(cls, batch: Batch, thread_id: str, now: int) -> ThreadEdit:
         """Return the thread, made now if there is none."""
-        return cls.find(batch, thread_id) or cls.add(batch, thread_id, bare=True)
+        known = batch.memo.get((_Known, thread_id))
+        if known is not None:
+            return cls(batch, known)
+        found = cls.add(batch, thread_id, now, bare=True) or cls.find(batch, thread_id)
+        if found is None:
+            raise LookupError(thread_id)  # it is there, or was added
+        return found
 
     # --- records, counted ---
 
@@ -145,9 +169,9 @@ class ThreadEdit:
         self.record.size_bytes += grown
         return bool(grown)
 
-    def put_over(self, key: bytes, body: bytes, old_bytes: int) -> int:
+    def put_over(self, key: bytes, body: bytes, old_bytes: int, *, compress: bool) -> int:
         """Store a record in place of one of so many bytes, 0 for none; return the new one's."""
-        new_bytes = self.batch.put_over(THREADS, key, body, old_bytes)
+        new_bytes = self.batch.put_over(THREADS, key, body, old_bytes, compress=compress)
         self.record.size_bytes += new_bytes - old_bytes + (0 if old_bytes else len(key))
         return new_bytes
 
@@ -165,11 +189,6 @@ class ThreadEdit:
     def delete_range(self, prefix: bytes) -> None:
         """Delete the records of the thread whose keys begin with `prefix`."""
         self.record.size_bytes -= self.batch.delete_range(THREADS, prefix)
-
-    @property
-    def ends(self) -> dict[int, list[End]]:
-        """What is known of the ends of chains; who deletes pieces forgets those of their chain."""
-        return self._known.ends
 
     # --- names ---
 

@@ -18,7 +18,6 @@ from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.keys import decode_text, encode_text, pack_uint
 from lgkv.layout import Kind, Table, split_key
-from lgkv.names import thread_number
 from lgkv.writer import Batch, Change
 
 __all__ = ["copy_thread", "delete_runs", "delete_thread", "iterate_threads", "prune"]
@@ -68,11 +67,11 @@ def copy_thread(source: str, target: str) -> Change[None]:
         old = ThreadEdit.find(batch, source)
         if old is None:
             raise InvalidInputError(f"there is no thread {source!r} to copy")
-        if thread_number(batch, target) is not None:
+        new = ThreadEdit.add(batch, target, now_us())
+        if new is None:
             raise InvalidInputError(
                 f"there is a thread {target!r} already: delete it first, or name another"
             )
-        new = ThreadEdit.add(batch, target)
         new.record.checkpoints = old.record.checkpoints
         new.record.carriers = old.record.carriers
         new.record.namespaces = old.record.namespaces

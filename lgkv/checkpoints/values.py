@@ -28,11 +28,10 @@ from lgkv.codec.plan import (
     join_arrays,
 )
 from lgkv.codec.runs import MAX_EXTENTS
-from lgkv.errors import CorruptionError
+from lgkv.errors import CorruptionError, LgkvError
 from lgkv.keys import pack_uint, unpack_uint
-from lgkv.layout import THREADS, Kind, Table
+from lgkv.layout import KIND_BYTES, THREADS, Kind, Table
 from lgkv.snapshot import Snapshot
-from lgkv.writer import PrepareAgainError
 
 __all__ = [
     "INLINE_BYTE",
@@ -52,12 +51,15 @@ PIECE_BYTES: Final = 15 << 10
 """Neighbouring pieces are merged up to this size: it fills four pages but for a header."""
 
 
+COMPRESSED_BYTES: Final = 4 << 10
+"""A smaller piece is not compressed before it is one with its neighbours, which is soon."""
+
 KNOWN_CHAINS: Final = 64
 KNOWN_ENDS: Final = 16
 """How many last pieces of how many chains of a thread are remembered."""
 
 
-class BaseMovedError(PrepareAgainError):
+class BaseMovedError(LgkvError):
     """The checkpoint that a plan builds on is gone or another; plan again."""
 
 
@@ -83,12 +85,13 @@ class Piece(NamedTuple):
 # --- records -------------------------------------------------------------------------------
 
 INLINE_BYTE: Final = bytes((INLINE,))
-_PIECE: Final = Kind.PIECE
+_PIECE: Final = KIND_BYTES[Kind.PIECE]
 
 
 def pack_inline(payload: Payload) -> bytes:
     """Return what stands for a value that lies in the checkpoint's record."""
-    return INLINE_BYTE + rec.pack_payload(payload)
+    kind, raw = payload
+    return INLINE_BYTE + rec.pack_type(kind) + raw
 
 
 def pack_stored(stored: StoredValue) -> bytes | None:
@@ -126,17 +129,18 @@ def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
 
 def piece_key(thread: int, chain: int, first: int) -> bytes:
     """Return the key of a piece."""
-    return chain_prefix(thread, chain) + pack_uint(first)
+    return pack_uint(thread) + _PIECE + pack_uint(chain) + pack_uint(first)
 
 
 def chain_prefix(thread: int, chain: int) -> bytes:
     """Return the prefix of the pieces of a chain."""
-    return rec.thread_key(thread, _PIECE) + pack_uint(chain)
+    return pack_uint(thread) + _PIECE + pack_uint(chain)
 
 
 def pack_piece(count: int, payload: Payload) -> bytes:
     """Return the body of a piece."""
-    return pack_uint(count) + rec.pack_payload(payload)
+    kind, raw = payload
+    return pack_uint(count) + rec.pack_type(kind) + raw
 
 
 def _unpack_piece(key: bytes, prefix: bytes, chain: int, body: bytes) -> Piece:
@@ -237,9 +241,9 @@ def _append(thread: ThreadEdit, extents: list[Extent], fresh: Fresh, *, merge: b
         if ends and ends[-1].first + ends[-1].size == end:
             _store_merged(thread, ends, Piece(last.chain, end, fresh.size, fresh.payload))
             return Extent(last.chain, end, fresh.size)
-    thread.batch.state.chains += 1
-    chain = thread.batch.state.chains
-    _put_piece(thread, Piece(chain, 0, fresh.size, fresh.payload), 0)
+    state = thread.batch.state
+    chain = state.chains = state.chains + 1
+    _put_piece(thread, Piece(chain, 0, fresh.size, fresh.payload), 0, alone=not merge)
     return Extent(chain, 0, fresh.size)
 
 
@@ -273,15 +277,22 @@ def _mergeable(tail: End, new: Piece) -> bool:
     )
 
 
-def _put_piece(thread: ThreadEdit, piece: Piece, old_bytes: int) -> None:
-    """Store a piece, the last of its chain, in place of a record of so many bytes, 0 for none."""
+def _put_piece(thread: ThreadEdit, piece: Piece, old_bytes: int, *, alone: bool = False) -> None:
+    """Store a piece, the last of its chain, in place of a record of so many bytes, 0 for none.
+
+    One that stays `alone` has no neighbours to come.
+    """
     key = piece_key(thread.number, piece.chain, piece.first)
-    record_bytes = thread.put_over(key, pack_piece(piece.size, piece.payload), old_bytes)
-    if len(thread.ends) >= KNOWN_CHAINS:
-        thread.ends.clear()
-    ends = thread.ends.setdefault(piece.chain, [])
+    compress = alone or len(piece.payload[1]) >= COMPRESSED_BYTES
+    body = pack_piece(piece.size, piece.payload)
+    record_bytes = thread.put_over(key, body, old_bytes, compress=compress)
+    known = thread.ends
+    if len(known) >= KNOWN_CHAINS:
+        known.clear()
+    ends = known.setdefault(piece.chain, [])
     ends.append(_end_of(piece, record_bytes))
-    del ends[:-KNOWN_ENDS]
+    if len(ends) > KNOWN_ENDS:
+        del ends[0]
 
 
 def _end_of(piece: Piece, record_bytes: int) -> End:

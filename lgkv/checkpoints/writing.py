@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from lgkv._heads import has_usual_seen, has_usual_versions
@@ -12,8 +12,9 @@ from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.apart import Shared, is_there, pieces_in, shared_value, store_apart
 from lgkv.checkpoints.channels import ChannelValues, Planned
 from lgkv.checkpoints.heads import ChannelEntry, Head, Versions
+from lgkv.checkpoints.numbers import ROOT_NAMESPACE
 from lgkv.checkpoints.pruning import free_values
-from lgkv.checkpoints.reading import Parent
+from lgkv.checkpoints.reading import NO_PARENT, Parent
 from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.values import (
@@ -29,7 +30,7 @@ from lgkv.errors import InvalidInputError
 from lgkv.layout import THREADS
 from lgkv.writer import Batch, Change
 
-__all__ = ["Parts", "check_texts", "put_checkpoint", "put_task_writes", "take_apart"]
+__all__ = ["CheckpointPut", "Means", "Parts", "check_texts", "put_task_writes", "take_apart"]
 
 RUN_ID: Final = "run_id"
 DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
@@ -49,14 +50,8 @@ APART_BYTES: Final = 16 << 10
 """A write of as many bytes is a piece of its own, else it lies in the record of its task."""
 
 
-class Stored(NamedTuple):
-    """What was stored: by channel the new values, and all of the checkpoint as a parent.
-
-    Without the values that lie in the checkpoint's record: of them there is nothing to remember.
-    """
-
-    values: dict[str, StoredValue]
-    checkpoint: Parent
+Given = tuple[Any, str | None, Mapping[str, Any], Mapping[str, rec.Version] | None]
+"""A checkpoint, its parent's id, its metadata, and its new versions (None: all are)."""
 
 
 class Parts(NamedTuple):
@@ -77,12 +72,6 @@ class Parts(NamedTuple):
     values: Mapping[str, Any]
     seen: dict[str, dict[str, rec.Version]] | None
     delta: list[str]
-
-    @property
-    def names(self) -> list[Mapping[str, object]]:
-        """All the names that stand as numbers in its record, as keys."""
-        seen = self.seen
-        return [self.versions, seen, *seen.values()] if seen else [self.versions]
 
 
 def take_apart(
@@ -126,72 +115,135 @@ def _delta_channels(counters: Any, versions: Mapping[str, rec.Version]) -> list[
     return [name for name in counters if name in versions] if isinstance(counters, Mapping) else []
 
 
-def put_checkpoint(  # noqa: PLR0917  what to store, where, and what memory has of it
-    thread_id: str,
-    namespace: str,
-    parts: Parts,
-    parent: Parent,
-    values: ChannelValues,
-    recent: Recent,
-) -> Change[Stored]:
-    """Return the change that stores a checkpoint and its new values.
+class Means(NamedTuple):
+    """What putting checkpoints takes: one codec's values, and what memory has of the parents.
+
+    `parent` gives what a checkpoint may build on, by thread id, namespace, the parent's id and
+    the values that are new, by channel.
+    """
+
+    codec: Codec
+    values: ChannelValues
+    recent: Recent
+    parent: Callable[[str, str, str, Mapping[str, Any]], Parent]
+
+
+Stored = tuple[dict[str, StoredValue], Parent]
+"""What was stored: by channel the new values, and all of the checkpoint as a parent.
+
+Without the values that lie in the checkpoint's record: of them there is nothing to remember.
+"""
+
+
+class CheckpointPut:
+    """A checkpoint and its new values on their way into the file.
 
     A channel's value is what is given if it is new, else what the parent, or whatever other
     checkpoint, has for the version. Where none has it and the parent is gone, pruned most
     likely, it is what is given after all.
     """
-    kept, lost = _unchanged(parts, parent)
-    planned = values.plan(parent.bases, parts.filled)
-    large = _large(planned)
-    orphaned = parts.parent_id is not None and parent.mark is None
-    given = {name: parts.values[name] for name in lost if name in parts.values} if orphaned else {}
-    rescued = values.plan({}, given) if given else {}
 
-    def apply(batch: Batch) -> Stored:
-        thread = ThreadEdit.find_or_add(batch, thread_id)
-        space = thread.namespace(namespace)
-        parent_id = parts.parent_id if parent.mark is not None else None
-        if parent_id is not None and thread.mark_of(space, parent_id) != parent.mark:
-            recent.forget((thread_id, namespace, parent_id))
+    __slots__ = (
+        "_given", "_kept", "_large", "_lost", "_means", "_namespace", "_parent", "_parts",
+        "_planned", "_rescued", "_thread_id",
+    )  # fmt: skip
+
+    def __init__(self, means: Means, thread_id: str, namespace: str, given: Given) -> None:
+        self._means, self._given = means, given
+        self._thread_id, self._namespace = thread_id, namespace
+
+    def prepare(self) -> None:
+        """Take the checkpoint apart and plan its values on what its parent has.
+
+        Raises:
+            InvalidInputError: It is of the wrong form, or a part of it cannot be encoded.
+        """
+        means = self._means
+        self._parts = parts = take_apart(*self._given, means.codec)
+        parent = NO_PARENT
+        if parts.parent_id is not None:
+            parent = means.parent(self._thread_id, self._namespace, parts.parent_id, parts.filled)
+        self._parent = parent
+        self._kept, self._lost = _unchanged(parts, parent)
+        self._planned = means.values.plan(parent.bases, parts.filled)
+        self._large, self._rescued = _large(self._planned), {}
+        if self._lost and parts.parent_id is not None and parent.mark is None:
+            given = {name: parts.values[name] for name in self._lost if name in parts.values}
+            self._rescued = means.values.plan({}, given)
+
+    def apply_in_turn(self, batch: Batch) -> Stored:
+        """Prepare it and apply it: so it sees what came before, which is not flushed yet."""
+        self.prepare()
+        try:
+            return self.apply(batch)
+        except BaseMovedError:  # what memory has of the parent is out of date: it is read now
+            self.prepare()
+            return self.apply(batch)
+
+    def apply(self, batch: Batch) -> Stored:
+        """Store it.
+
+        Raises:
+            BaseMovedError: The parent is not what it was when this was prepared.
+        """
+        parts, parent, recent = self._parts, self._parent, self._means.recent
+        stamp = now_us()
+        thread = ThreadEdit.find_or_add(batch, self._thread_id, stamp)
+        space = thread.namespace(self._namespace) if self._namespace else ROOT_NAMESPACE
+        parent_id = parts.parent_id
+        if parent.mark is not None and thread.mark_of(space, parent_id or "") != parent.mark:
+            recent.forget((self._thread_id, self._namespace, parent_id or ""))
             raise BaseMovedError(f"the parent {parent_id!r} is gone, or another")
-        numbers = thread.channels(parts.names)
-        packed = kept.copy()
-        new = planned
-        if lost:
-            packed |= _elsewhere(thread, space, parts, {name: numbers[name] for name in lost})
-            new = planned | {name: plan for name, plan in rescued.items() if name not in packed}
+        versions, seen = parts.versions, parts.seen
+        numbers = thread.channels([versions, seen, *seen.values()] if seen else [versions])
+        packed, new = self._kept, self._planned
+        if self._lost:
+            wanted = {name: numbers[name] for name in self._lost}
+            packed = {**packed, **_elsewhere(thread, space, parts, wanted)}
+            new = new | {name: plan for name, plan in self._rescued.items() if name not in packed}
+        elif new:
+            packed = packed.copy()
         stored = {}
         for name, (plan, base) in new.items():
             if plan.form is INLINE:  # there is nothing to store beside the checkpoint
                 packed[name] = pack_inline(plan.inline)
                 continue
-            if name in large and parts.parent_id is not None:
-                written_at = thread_id, namespace, parts.parent_id
-                payload = large[name]
-                value = shared_value(_shared(thread, recent, written_at, *payload).chain)
+            if name in self._large and parent_id is not None:
+                written_at = self._thread_id, self._namespace, parent_id
+                piece = _shared(thread, recent, written_at, *self._large[name])
+                value = shared_value(piece.chain)
             else:
                 value = store_plan(thread, plan, base)
             stored[name] = value
             packed[name] = pack_stored(value)
         entries: dict[str, ChannelEntry] = {
-            name: (numbers[name], version, packed.get(name))
-            for name, version in parts.versions.items()
+            name: (numbers[name], version, packed.get(name)) for name, version in versions.items()
         }
-        thread.record.updated_us = now_us()
-        head = _head(parts, numbers, [*entries.values()], thread.record.updated_us, parent.frame)
+        thread.record.updated_us = stamp
+        head = Head(
+            parts.id,
+            parent_id,
+            stamp,
+            parts.run_id,
+            parts.payload,
+            [*entries.values()],
+            None if seen is None else _numbered(seen, numbers),
+            [numbers[name] for name in parts.delta] if parts.delta else [],
+            parent.frame,
+        )
         replaced, mark, frame = thread.put_head(space, head)
         if replaced is not None:
             free_values(thread, space, [replaced])
         thread.save()
-        return Stored(stored, Parent(thread.number, mark, entries, {}, frame))
+        return stored, Parent(thread.number, mark, entries, {}, frame)
 
-    def adopt(stored: Stored) -> None:
-        for name, value in stored.values.items():
-            plan = planned.get(name) or rescued[name]
-            values.adopt(stored.checkpoint.thread, plan, value)
-        recent.hold((thread_id, namespace, parts.id), stored.checkpoint)
-
-    return Change(apply, adopt)
+    def adopt(self, result: Stored) -> None:
+        """Remember what was stored, once it is the caller's."""
+        stored, checkpoint = result
+        for name, value in stored.items():
+            plan = self._planned.get(name) or self._rescued[name]
+            self._means.values.adopt(checkpoint.thread, plan, value)
+        self._means.recent.hold((self._thread_id, self._namespace, self._parts.id), checkpoint)
 
 
 def _large(planned: Mapping[str, Planned]) -> dict[str, tuple[bytes, Payload]]:
@@ -247,28 +299,6 @@ def _elsewhere(
     return found
 
 
-def _head(
-    parts: Parts,
-    numbers: Mapping[str, int],
-    channels: list[ChannelEntry],
-    created_us: int,
-    frame: int,
-) -> Head:
-    return Head(
-        parts.id,
-        parts.parent_id,
-        created_us,
-        parts.run_id,
-        parts.payload,
-        channels,
-        None
-        if parts.seen is None
-        else [(numbers[node], _numbered(of, numbers)) for node, of in parts.seen.items()],
-        [numbers[name] for name in parts.delta] if parts.delta else [],
-        frame,
-    )
-
-
 def put_task_writes(
     thread_id: str, namespace: str, checkpoint_id: str, writes: Sequence[rec.Write], recent: Recent
 ) -> Change[None]:
@@ -293,7 +323,7 @@ def put_task_writes(
     def apply(batch: Batch) -> None:
         if not new:
             return
-        thread = ThreadEdit.find_or_add(batch, thread_id)
+        thread = ThreadEdit.find_or_add(batch, thread_id, now_us())
         space = thread.namespace(namespace)
         key = rec.task_key(thread.number, space, checkpoint_id, task_id)
         if large or not thread.put_new(key, _packed(checkpoint_id, task_id, new)):
@@ -340,8 +370,13 @@ def _take_seen(state: dict[str, Any]) -> dict[str, dict[str, rec.Version]] | Non
     return seen
 
 
-def _numbered(versions: Mapping[str, rec.Version], numbers: Mapping[str, int]) -> Versions:
-    return [(numbers[name], version) for name, version in versions.items()]
+def _numbered(
+    seen: Mapping[str, Mapping[str, rec.Version]], numbers: Mapping[str, int]
+) -> list[tuple[int, Versions]]:
+    return [
+        (numbers[node], [(numbers[name], version) for name, version in of.items()])
+        for node, of in seen.items()
+    ]
 
 
 def _checked_versions(versions: Mapping[Any, Any]) -> dict[str, rec.Version]:

@@ -163,13 +163,14 @@ def _plan_list(values: list[Any], base: Base | None, codec: Codec, models: froze
         raw = _encode(values, codec)
         if len(raw) <= INLINE_BYTES:
             return _inline((MSGPACK, raw), len(values))
+    if not old:
+        only = _fresh(values, codec, models)
+        if len(only.payload[1]) <= INLINE_BYTES:
+            return _inline(only.payload, only.size)
+        return Plan(LIST, (only,), EMPTY, None, 0, 0, only.size)
     runs = runs_of(values, old, partial(_dump, codec=codec))
     runs = bounded(runs, values, base.extents if base is not None and alike else ())
     parts = [run if isinstance(run, Kept) else _fresh(run, codec, models) for run in runs]
-    if not old and len(parts) == 1:
-        only = parts[0]
-        if isinstance(only, Fresh) and len(only.payload[1]) <= INLINE_BYTES:
-            return _inline(only.payload, only.size)
     serialized = sum(part.size for part in parts if isinstance(part, Fresh))
     return Plan(LIST, tuple(parts), serialized=serialized)
 

@@ -91,8 +91,7 @@ class Shelf:
                 self.weight -= book.weight
             if not isinstance(book, _Book) or not book.make_room(first, first + len(nodes)):
                 gone.append(book)
-                book = _Book(first)
-                book.make_room(first, first + len(nodes))
+                book = _Book(first, [None] * len(nodes), ENTRY_BYTES + SLOT_BYTES * len(nodes))
             book.weight += place(book.nodes, first - book.first, nodes, gone)
             self._add((owner, chain), book, gone)
 

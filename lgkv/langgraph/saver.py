@@ -166,14 +166,16 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint whose parent is the id in `config`; return its own config."""
-        db = self._db
-        while True:
-            try:
-                db.commit(self._put_prepared(config, checkpoint, metadata, new_versions))
-            except BaseMovedError:
-                continue
-            break
-        return _config(_thread_id(config), _namespace(config), checkpoint["id"])
+        thread_id, namespace, parent_id = _names(config)
+        self._checkpoints.put(
+            thread_id,
+            checkpoint,
+            namespace=namespace,
+            parent_id=parent_id,
+            metadata=get_checkpoint_metadata(config, metadata),
+            new_versions=new_versions,
+        )
+        return _config(thread_id, namespace, checkpoint["id"])
 
     def put_writes(
         self,
@@ -211,33 +213,6 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     def _commit(self, change: Change[Any]) -> None:
         self._db.commit(change)
 
-    def _put_prepared(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> Change[Any]:
-        return self._db.prepared(
-            lambda: self._put_change(config, checkpoint, metadata, new_versions)
-        )
-
-    def _put_change(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> Change[Any]:
-        return self._checkpoints.put_change(
-            _thread_id(config),
-            checkpoint,
-            namespace=_namespace(config),
-            parent_id=_checkpoint_id(config),
-            metadata=get_checkpoint_metadata(config, metadata),
-            new_versions=new_versions,
-        )
-
     def _put_writes_change(
         self,
         config: RunnableConfig,
@@ -245,18 +220,13 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str,
     ) -> Change[Any]:
-        checkpoint_id = _checkpoint_id(config)
+        thread_id, namespace, checkpoint_id = _names(config)
         if checkpoint_id is None:
             raise InvalidInputError(
                 "config['configurable'] has no 'checkpoint_id': name the checkpoint to write at"
             )
         return self._checkpoints.put_writes_change(
-            _thread_id(config),
-            checkpoint_id,
-            task_id,
-            writes,
-            namespace=_namespace(config),
-            task_path=task_path,
+            thread_id, checkpoint_id, task_id, writes, namespace=namespace, task_path=task_path
         )
 
     # --- async ---
@@ -294,14 +264,16 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Do what `put` does."""
+        thread_id, namespace, parent_id = _names(config)
+        given = checkpoint, parent_id, get_checkpoint_metadata(config, metadata), new_versions
         while True:
             await _loops.breathe()
             try:
-                await self._write(self._put_prepared(config, checkpoint, metadata, new_versions))
+                await self._write(self._checkpoints.put_in_turn(thread_id, namespace, given))
             except BaseMovedError:
                 continue
             break
-        return _config(_thread_id(config), _namespace(config), checkpoint["id"])
+        return _config(thread_id, namespace, checkpoint["id"])
 
     async def aput_writes(
         self,
@@ -357,6 +329,20 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         if current is not None and following <= current:  # a form of somebody's own
             return f"{current}.{tail}"
         return following
+
+
+def _names(config: RunnableConfig) -> tuple[str, str, str | None]:
+    """Return thread id, namespace and checkpoint id, None if it has none."""
+    configurable = config.get("configurable") or {}
+    thread_id = configurable.get("thread_id")
+    if thread_id is None:
+        raise InvalidInputError("config['configurable'] has no 'thread_id': name the thread there")
+    checkpoint_id = configurable.get("checkpoint_id")
+    return (
+        str(thread_id),
+        configurable.get("checkpoint_ns") or "",
+        str(checkpoint_id) if checkpoint_id else None,
+    )
 
 
 def _thread_id(config: RunnableConfig) -> str:

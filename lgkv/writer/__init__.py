@@ -7,7 +7,7 @@ are the two ways to make it durable, and `writer` decides who commits when.
 from __future__ import annotations
 
 from lgkv.batch import Batch
-from lgkv.writer.changes import Change, Mailbox, Pending, PrepareAgainError, deferred
+from lgkv.writer.changes import Change, Mailbox, Pending
 from lgkv.writer.commit import WriterFigures
 from lgkv.writer.writer import Writer
 
@@ -16,8 +16,6 @@ __all__ = [
     "Change",
     "Mailbox",
     "Pending",
-    "PrepareAgainError",
     "Writer",
     "WriterFigures",
-    "deferred",
 ]

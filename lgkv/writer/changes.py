@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from lgkv.batch import Batch
-from lgkv.errors import LgkvError
 
-__all__ = ["Change", "Mailbox", "Pending", "PrepareAgainError", "deferred", "end_all"]
+__all__ = ["Change", "Mailbox", "Pending", "end_all"]
 
 T = TypeVar("T")
 
@@ -31,33 +30,6 @@ class Change(Generic[T]):
     With "full" durability it is on the disk by then. With "interval" it may be lost with
     the process, and if it is lost without, the file is closed to every use.
     """
-
-
-class PrepareAgainError(LgkvError):
-    """What a change was prepared from is another by now, or gone."""
-
-
-def deferred(prepare: Callable[[], Change[T]]) -> Change[T]:
-    """Return a change that is prepared where it is applied, and so sees all that came before.
-
-    What it was prepared from may be remembered and yet not be so, where those before it are
-    applied a second time: then it is prepared once more.
-    """
-    made: list[Change[T]] = []
-
-    def apply(batch: Batch) -> T:
-        made[:] = [prepare()]
-        try:
-            return made[0].apply(batch)
-        except PrepareAgainError:
-            made[:] = [prepare()]
-            return made[0].apply(batch)
-
-    def committed(result: T) -> None:
-        if made[0].committed is not None:
-            made[0].committed(result)
-
-    return Change(apply, committed)
 
 
 class Mailbox(Protocol):

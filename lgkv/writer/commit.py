@@ -6,9 +6,9 @@ The steps of the way are methods, so that a test can let each of them fail by it
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, Final
 
 import lmdb
@@ -263,7 +263,7 @@ class Committer:
             return None
         if pending.mailbox is not None:
             self._give_way()
-        self.applying, self.applier, batch.dirty = batch, threading.get_ident(), True
+        self.applying, self.applier, batch.dirty = batch, get_ident(), True
         try:
             return change.apply(batch)
         finally:
@@ -277,7 +277,7 @@ class Committer:
 
     def is_applying(self) -> bool:
         """Whether the caller is within a change."""
-        return self.applier == threading.get_ident()
+        return self.applier == get_ident()
 
     def _flush(self, batch: Batch, changes: int) -> None:
         batch.state.commit += 1

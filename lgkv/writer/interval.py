@@ -75,8 +75,10 @@ class IntervalCommitter(Committer):
 
     def serve_here(self, pending: Pending) -> bool:
         """Apply a change in the transaction that is open, if there is one and it has room."""
-        batch = self._batch
-        if batch is None or batch.dirty or pending.change is None or (self.due_in() or 0) <= 0:
+        batch, now = self._batch, time.monotonic()
+        if batch is None or batch.dirty or self._is_full or now >= self._end_at:
+            return False
+        if pending.change is None:
             return False
         try:
             result = self._apply(batch, pending)
@@ -86,7 +88,7 @@ class IntervalCommitter(Committer):
             batch.undo()  # what was done before it, the writer thread does again if it must be
             self._fail(pending, error)
         else:
-            self._used_at = time.monotonic()
+            self._used_at = now
             self._keep(batch, pending, result)
         return True
 

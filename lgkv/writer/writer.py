@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
+from threading import get_ident
 from typing import Any, Final, TypeVar
 
 from lgkv.env import Environment, Snapshot
@@ -22,7 +22,7 @@ from lgkv.errors import (
     WriteLockTimeoutError,
 )
 from lgkv.writer import commit
-from lgkv.writer.changes import Change, Mailbox, Pending, deferred, end_all
+from lgkv.writer.changes import Change, Mailbox, Pending, end_all
 from lgkv.writer.commit import Committer, WriterFigures
 from lgkv.writer.interval import IntervalCommitter
 
@@ -64,6 +64,8 @@ class Writer:
         self._room = threading.Condition(self._lock)
         self._queue: deque[Pending] = deque()
         self._thread: threading.Thread | None = None
+        self._own_ident: int | None = None
+        """The writer thread's, once it runs."""
         self._closed = False
         self._crowd = 0
         """How many changes there were in the last batch."""
@@ -88,7 +90,10 @@ class Writer:
         """
         if self._read_only:
             self._check()
-        result: T = self._do(Pending(change))
+        pending = Pending(change)
+        if not (self._may_commit_here() and self._commit_here(pending)):
+            self._queue_and_wait(pending)
+        result: T = pending.outcome()
         return result
 
     def submit(self, change: Change[T]) -> Future[T]:
@@ -112,15 +117,10 @@ class Writer:
         """Return once everything that was acknowledged, or queued, before is durable."""
         if self._queue or self._turn.locked() or self.unflushed:
             self._check()
-            self._do(Pending(None))
-
-    def prepared(self, prepare: Callable[[], Change[T]]) -> Change[T]:
-        """Return the change that `prepare` makes, which sees what this process has written.
-
-        What is not flushed yet can be seen by a change alone, so with "interval" it is
-        prepared when it is applied.
-        """
-        return deferred(prepare) if self.lazy else prepare()
+            flush = Pending(None)
+            if not (self._may_commit_here() and self._commit_here(flush)):
+                self._queue_and_wait(flush)
+            flush.outcome()
 
     def settle(self) -> Snapshot | None:
         """Let a snapshot see what was acknowledged; return the one that a change is to use."""
@@ -130,20 +130,18 @@ class Writer:
             self.flush()
         return None
 
-    def _do(self, pending: Pending) -> Any:
-        if not (self._may_commit_here() and self._commit_here(pending)):
-            self._check()
-            self._enqueue(pending)
-            self._wait(pending)
-        return pending.outcome()
+    def _queue_and_wait(self, pending: Pending) -> None:
+        self._check()
+        self._enqueue(pending)
+        self._wait(pending)
 
     def _may_commit_here(self) -> bool:
-        me = threading.get_ident()
+        me = get_ident()
         if self._commits.applier == me:
             raise InvalidInputError(
                 "a change cannot wait for another one: write from outside of it"
             )
-        if self._thread is not None and self._thread.ident == me:  # it cannot wait for itself
+        if self._own_ident == me:  # it cannot wait for itself
             return True
         alone = self._crowd <= 1 or not self._crowded
         return alone and not (self._queue or self._turn.locked())
@@ -152,7 +150,7 @@ class Writer:
         with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
             if self._closed:
                 self._check_open()
-            if self.lazy and not self.is_own_thread():
+            if self.lazy and self._own_ident != get_ident():
                 return self._commits.serve_here(pending)
             self._commits.serve([pending])
             return True
@@ -235,8 +233,9 @@ class Writer:
 
     def _run(self) -> None:
         with self._lock:
-            if not self.is_own_thread():
+            if self._thread is not threading.current_thread():
                 return
+            self._own_ident = get_ident()
         while self._await_work():
             self._gather()
             with self._turn:
@@ -249,6 +248,7 @@ class Writer:
                 elif not batch:
                     self._commits.finish()
             end_all(batch)
+        self._own_ident = None  # another thread may get it
 
     def _gather(self) -> None:
         """Let those whose changes were flushed last come back with their next ones.
@@ -302,7 +302,7 @@ class Writer:
 
     def is_own_thread(self) -> bool:
         """Whether the caller is the writer thread, which cannot wait for itself."""
-        return self._thread is threading.current_thread()
+        return self._own_ident == get_ident()
 
     def close_if_idle(self) -> bool:
         """Stop if that needs no waiting; return whether it did."""

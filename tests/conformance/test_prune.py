@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 import lgkv
 from lgkv.checkpoints.records import thread_key
+from lgkv.connection import Connection
 from lgkv.errors import InvalidInputError
 from lgkv.langgraph import LgkvSaver
 from lgkv.layout import Kind, Table
@@ -271,18 +272,18 @@ def test_child_of_a_pruned_checkpoint_keeps_its_values(saver: LgkvSaver) -> None
 
 
 def test_parent_that_is_pruned_while_its_child_waits_to_be_stored(
-    db: lgkv.Database, saver: LgkvSaver, monkeypatch: pytest.MonkeyPatch
+    saver: LgkvSaver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = put(saver, None, {"a": ["kept"], "b": 1}, {"a": 1, "b": 1})
     put(saver, old, {"a": ["newer"]}, {"a": 2, "b": 1}, new=["a"])
-    commit, prunes = type(db).commit, [True]
+    commit, prunes = Connection.commit, [True]
 
-    def prune_first(self: lgkv.Database, change: Any) -> Any:
+    def prune_first(self: Connection, change: Any) -> Any:
         if prunes and prunes.pop():
             saver.prune(["t"])
         return commit(self, change)
 
-    monkeypatch.setattr(type(db), "commit", prune_first)
+    monkeypatch.setattr(Connection, "commit", prune_first)
     child = put(saver, old, {"a": ["kept"], "b": 2}, {"a": 1, "b": 2}, new=["b"])
     assert saver.get_tuple(old) is None
     found = saver.get_tuple(child)

@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 import lgkv
 from lgkv.errors import FilterError
 from lgkv.langgraph import LgkvSaver
+from lgkv.writer import Change
 from tests.conformance.checkpoints import checkpoint_of, config_of, id_of, ids_of, new_id, put
 
 # --- metadata ----------------------------------------------------------------------------
@@ -189,11 +190,23 @@ def test_ids_of_any_form_sort_as_texts_within_and_over_threads(saver: LgkvSaver)
     assert newest.checkpoint["id"] == descending[0]
 
 
+def put_change(
+    saver: LgkvSaver,
+    thread_id: str,
+    checkpoint: Any,
+    metadata: dict[str, Any],
+    new_versions: dict[str, Any],
+) -> Change[Any]:
+    """Prepare a put, of which many are to share a commit."""
+    given = checkpoint, None, metadata, new_versions
+    return saver._checkpoints.put_in_turn(thread_id, "", given)
+
+
 def test_list_pages_through_a_long_thread(saver: LgkvSaver, db: lgkv.Database) -> None:
     futures = []
     ids = [new_id() for _ in range(500)]
     for checkpoint_id in ids:
-        change = saver._put_change(config_of(), checkpoint_of(checkpoint_id=checkpoint_id), {}, {})
+        change = put_change(saver, "t", checkpoint_of(checkpoint_id=checkpoint_id), {}, {})
         futures.append(db.submit(change))
     wait(futures)
     assert ids_of(saver.list(config_of())) == ids[::-1]
@@ -306,8 +319,9 @@ def test_newest_of_many_threads_are_found_without_reading_them_all(
     order = random.Random(3).sample(range(threads), threads)
     futures = [
         db.submit(
-            saver._put_change(
-                config_of(f"t{at}"),
+            put_change(
+                saver,
+                f"t{at}",
                 checkpoint_of({"a": at}, checkpoint_id=ids[at]),
                 {"step": at % 7},
                 {"a": 1},

@@ -77,12 +77,14 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
 
     def counting(put_record: Callable[..., int]) -> Callable[..., int]:
-        def put(self: Batch, table: Table, key: bytes, body: bytes, *old_bytes: int) -> int:
+        def put(
+            self: Batch, table: Table, key: bytes, body: bytes, *old_bytes: int, **options: bool
+        ) -> int:
             if table is Table.THREADS:
                 kind = Kind(key[2]).name  # the thread's number takes two bytes here
                 counted[kind] += 1
                 counted[f"{kind} bytes"] += len(body)
-            return put_record(self, table, key, body, *old_bytes)
+            return put_record(self, table, key, body, *old_bytes, **options)
 
         return put
 
