@@ -16,6 +16,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM
 
 cdef enum:
     FIELDS = 11
+    INLINE = 1  # on disk: DO NOT RENUMBER
 
 cdef uint64_t NUMBER_END = <uint64_t>1 << 63
 
@@ -206,21 +207,92 @@ cdef object _read_seen(In* source, list known):
     return seen
 
 
+# --- under their names -----------------------------------------------------------------------
+
+
+def name_channels(list channels not None, list seen, names) -> tuple:
+    """Return versions and values by the channels' names, and the versions seen by the nodes'.
+
+    A value that lies in the record is its payload, any other, or an unusual one, as it is
+    packed. IndexError if a channel has no name.
+    """
+    cdef dict versions = {}
+    cdef dict values = {}
+    cdef dict of_nodes = None
+    cdef tuple entry
+    cdef list known = list(names)
+    for entry in channels:
+        channel, version, packed = entry
+        name = _name(known, channel)
+        versions[name] = version
+        if packed is not None:
+            values[name] = _payload_in(packed)
+    if seen is not None:
+        of_nodes = {}
+        for entry in seen:
+            node, of = entry
+            of_nodes[_name(known, node)] = {_name(known, place): at for place, at in of}
+    return versions, values, of_nodes
+
+
+cdef object _name(list names, object number):
+    cdef uint64_t at = number
+    if at >= <uint64_t>PyList_GET_SIZE(names):
+        raise IndexError(number)
+    return <object>PyList_GET_ITEM(names, <Py_ssize_t>at)
+
+
+cdef object _payload_in(bytes packed):
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(packed)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(packed)
+    cdef Py_ssize_t at, end
+    if size < 3 or data[0] != INLINE:
+        return packed
+    end = 3 + (data[1] << 8 | data[2])
+    if end > size:
+        return packed
+    for at in range(3, end):
+        if data[at] > 0x7F:
+            return packed
+    kind = PyUnicode_DecodeUTF8(<const char*>data + 3, end - 3, NULL)
+    return kind, PyBytes_FromStringAndSize(<const char*>data + end, size - end)
+
+
 # --- how to make a value ---------------------------------------------------------------------
 
 
-def unpack_numbers(bytes packed not None, Py_ssize_t at) -> list:
-    """Return the numbers from *at* on; ValueError if they are damaged."""
+def unpack_extents(bytes packed not None, Py_ssize_t at, Py_ssize_t limit, type kind not None):
+    """Return two numbers from *at* on, and the extents behind them, each as a *kind* of tuple.
+
+    ValueError if they are damaged, not as many as they say, or more than *limit*.
+    """
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(packed)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(packed)
-    cdef uint64_t number = 0
-    cdef list numbers = []
+    cdef uint64_t[3] numbers
+    cdef uint64_t frame_bytes, log_bytes, count
+    cdef list extents = []
+    at = _take_three(data, at, size, numbers)
+    frame_bytes, log_bytes, count = numbers[0], numbers[1], numbers[2]
     while at < size:
-        at = _take_uint(data, at, size, &number)
+        at = _take_three(data, at, size, numbers)
+        if numbers[1] >= NUMBER_END or numbers[2] >= NUMBER_END - numbers[1]:
+            raise ValueError("an extent that no chain has")
+        extents.append(tuple.__new__(kind, (numbers[0], numbers[1], numbers[2])))
+    if len(extents) != <Py_ssize_t>count or len(extents) > limit:
+        raise ValueError("the extents are not as many as they say")
+    return frame_bytes, log_bytes, tuple(extents)
+
+
+cdef Py_ssize_t _take_three(
+    const unsigned char* data, Py_ssize_t at, Py_ssize_t size, uint64_t* numbers
+) except -1:
+    """Read three numbers; return where they end."""
+    cdef int which
+    for which in range(3):
+        at = _take_uint(data, at, size, &numbers[which])
         if at < 0:
-            raise ValueError("damaged number in a key")
-        numbers.append(number)
-    return numbers
+            raise ValueError("damaged numbers")
+    return at
 
 
 # --- versions from outside -------------------------------------------------------------------

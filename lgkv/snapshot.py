@@ -215,12 +215,22 @@ class Snapshot:
         below = bytes(cursor.key()) if found else b""
         return below if below.startswith(prefix) else None
 
-    def last(self, table: Table, prefix: bytes) -> tuple[bytes, bytes] | None:
-        """Return the last key with `prefix` and its body, or None."""
+    def last(self, table: Table, prefix: bytes) -> tuple[bytes, bytes, bytes] | None:
+        """Return the last key with `prefix`, its body, and the key behind it, or None.
+
+        Where no key is behind it, that is empty.
+        """
         cursor = self._txn.cursor(self._databases[table])
-        found = cursor.prev() if cursor.set_range(next_prefix(prefix)) else cursor.last()
+        if cursor.set_range(next_prefix(prefix)):
+            behind = bytes(cursor.key())
+            found = cursor.prev()
+        else:
+            behind = b""
+            found = cursor.last()
         key = bytes(cursor.key()) if found else b""
-        return (key, open_record(table, key, cursor.value())) if key.startswith(prefix) else None
+        if not key.startswith(prefix):
+            return None
+        return key, open_record(table, key, cursor.value()), behind
 
     def scan(
         self,

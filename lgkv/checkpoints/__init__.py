@@ -16,7 +16,7 @@ from typing import Any
 from lgkv import filters
 from lgkv.checkpoints import merging, order, reading, upkeep
 from lgkv.checkpoints import records as rec
-from lgkv.checkpoints.channels import ChannelValues
+from lgkv.checkpoints.channels import ChannelValues, Fetched
 from lgkv.checkpoints.heads import Head
 from lgkv.checkpoints.recent import Recent
 from lgkv.checkpoints.types import (
@@ -298,24 +298,25 @@ class Checkpoints:
         return write.task_id, write.channel, self._value(write.payload)
 
     def _decode(self, found: reading.Found) -> StoredCheckpoint:
-        metadata, state = decode_parts(self._codec, found.head.payload)
-        checkpoint = {
-            **state,
-            "id": found.head.id,
-            **found.seen,
-            "channel_versions": found.versions,
-            "channel_values": {
-                name: self._values.decode(value) for name, value in found.values.items()
-            },
+        place, head, versions, seen, stored, writes = found
+        codec, decode = self._codec, self._values.decode
+        metadata, checkpoint = decode_parts(codec, head.payload)
+        checkpoint["id"] = head.id
+        if seen is not None:
+            checkpoint["versions_seen"] = seen
+        checkpoint["channel_versions"] = versions
+        checkpoint["channel_values"] = {
+            name: decode(value) if isinstance(value, Fetched) else decode_payload(codec, value)
+            for name, value in stored.items()
         }
         return StoredCheckpoint(
-            found.place.thread_id,
-            found.place.namespace_name,
-            found.head.id,
-            found.head.parent_id,
+            place.thread_id,
+            place.namespace_name,
+            head.id,
+            head.parent_id,
             checkpoint,
             metadata,
-            [self._decode_write(write) for write in found.writes],
+            [self._decode_write(write) for write in writes],
         )
 
     # --- upkeep ---

@@ -166,13 +166,13 @@ class ChannelValues:
             nodes: list[Node | None] = [None] * size
         else:
             nodes = self._shelf.elements(self._owner(thread), stored.extents)
-        missing = (
-            _missing(stored.extents, nodes, need_decoded=need_decoded)
-            if has_hole(nodes, need_decoded)
-            else []
-        )
-        if not missing:
+        if not has_hole(nodes, need_decoded):
             return Fetched(thread, stored, nodes=nodes)
+        missing: Sequence[Extent] = (
+            stored.extents
+            if nodes.count(None) == size
+            else _missing(stored.extents, nodes, need_decoded=need_decoded)
+        )
         if snapshot is None:
             raise LookupError
         pieces = values.pieces_of(snapshot, thread, missing)
@@ -185,9 +185,10 @@ class ChannelValues:
             if not fetched.pieces:
                 whole: list[Any] = fetched.nodes or []
                 return clone_all(whole, self._load, None, self._models)
+            if len(fetched.pieces) == 1:
+                return self._decode_list(fetched)
             with uncollected():
-                nodes, given = self._complete(fetched)
-                return clone_all(nodes, self._load, given, self._models)
+                return self._decode_list(fetched)
         if form is DICT:
             if fetched.entries is not None:
                 keys = list(fetched.entries)
@@ -199,6 +200,10 @@ class ChannelValues:
                 self._entries_of(fetched, value)
             return value
         return decode_payload(self._codec, fetched.payload)
+
+    def _decode_list(self, fetched: Fetched) -> list[Any]:
+        nodes, given = self._complete(fetched)
+        return clone_all(nodes, self._load, given, self._models)
 
     def _load(self, raw: bytes) -> Any:
         return self._codec.decode((MSGPACK, b"\x91" + raw))[0]

@@ -7,9 +7,10 @@ names stand as their numbers. Beside each channel's version stands how to make i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from lgkv import _heads
+from lgkv._heads import name_channels
 from lgkv.checkpoints.records import (
     Version,
     checkpoints_prefix,
@@ -25,6 +26,7 @@ from lgkv.keys import (
     encode_text,
     pack_uint,
     pack_version,
+    unpack_uint,
     unpack_version,
 )
 from lgkv.layout import THREADS, Kind, Table, check_record, encode_fields
@@ -37,12 +39,15 @@ __all__ = [
     "Versions",
     "changes_against",
     "frame_key",
+    "name_channels",
     "pack_frame",
     "pack_head",
     "pack_whole_version",
     "read_frame",
     "unpack_head",
 ]
+
+E = TypeVar("E", bound=tuple[int, int, int])
 
 FRAMED_FROM = 16
 """A checkpoint with this many channels or more stores them against a frame."""
@@ -270,3 +275,61 @@ def pack_whole_version(version: Version) -> bytes:
 
 def _unpack_whole_version(raw: bytes) -> Version:
     return decode_text(raw[1:]) if raw[:1] == _TEXT else unpack_version(raw)
+
+
+# --- Python reference: begin ---------------------------------------------------------------
+
+_INLINE = 1  # as in `lgkv.codec.plan`
+
+
+def _name_channels(
+    channels: list[ChannelEntry], seen: list[tuple[int, Versions]] | None, names: Sequence[str]
+) -> tuple[dict[str, Version], dict[str, bytes | Payload], dict[str, dict[str, Version]] | None]:
+    """Return versions and values by the channels' names, and the versions seen by the nodes'.
+
+    A value that lies in the record is its payload, any other, or an unusual one, as it is packed.
+
+    Raises:
+        IndexError: A channel has no name.
+    """
+    versions = {names[channel]: version for channel, version, _ in channels}
+    values = {
+        names[channel]: _payload_in(packed) for channel, _, packed in channels if packed is not None
+    }
+    if seen is None:
+        return versions, values, None
+    return (
+        versions,
+        values,
+        {names[node]: {names[channel]: version for channel, version in of} for node, of in seen},
+    )
+
+
+def _unpack_extents(
+    packed: bytes, at: int, limit: int, kind: type[E]
+) -> tuple[int, int, tuple[E, ...]]:
+    """Return two numbers from `at` on, and the extents behind them, each as a `kind` of tuple.
+
+    ValueError if they are damaged, not as many as they say, or more than `limit`.
+    """
+    numbers = []
+    while at < len(packed):
+        number, at = unpack_uint(packed, at)
+        numbers.append(number)
+    frame_bytes, log_bytes, count, *rest = numbers
+    if len(rest) != 3 * count or count > limit:
+        raise ValueError("the extents are not as many as they say")
+    if any(first + size >= 1 << 63 for first, size in zip(rest[1::3], rest[2::3], strict=True)):
+        raise ValueError("an extent that no chain has")
+    parts = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    return frame_bytes, log_bytes, tuple(tuple.__new__(kind, of) for of in parts)
+
+
+def _payload_in(packed: bytes) -> bytes | Payload:
+    end = 3 + int.from_bytes(packed[1:3], "big")
+    if len(packed) < 3 or packed[0] != _INLINE or end > len(packed) or not packed[3:end].isascii():
+        return packed
+    return packed[3:end].decode(), packed[end:]
+
+
+# --- Python reference: end -----------------------------------------------------------------

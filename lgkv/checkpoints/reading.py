@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.apart import resolved
 from lgkv.checkpoints.channels import Fetched
-from lgkv.checkpoints.heads import ChannelEntry, Head, unpack_head
+from lgkv.checkpoints.heads import ChannelEntry, Head, name_channels, unpack_head
 from lgkv.checkpoints.numbers import (
     channel_names,
     namespace_number,
@@ -18,10 +18,11 @@ from lgkv.checkpoints.numbers import (
 )
 from lgkv.checkpoints.order import bound_of, descending
 from lgkv.checkpoints.values import INLINE_BYTE, StoredValue, unpack_stored
+from lgkv.codec import Payload
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError
-from lgkv.keys import TAG_UUID, encode_text
-from lgkv.layout import THREADS, Kind, Table
+from lgkv.keys import TAG_UUID, encode_text, pack_uint
+from lgkv.layout import KIND_BYTES, THREADS, Kind, Table
 from lgkv.names import thread_number
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "with_bases",
     "writes_of",
 ]
+
+_BEHIND_WRITES: Final = KIND_BYTES[Kind.WRITES + 1]
 
 PAGE: Final = 64
 """The most heads that one snapshot reads for a listing."""
@@ -62,13 +65,16 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A checkpoint as stored: nothing of it is decoded yet."""
+    """A checkpoint as stored: nothing of it is decoded yet.
+
+    A value that lies in the checkpoint's record is a payload.
+    """
 
     place: Place
     head: Head
     versions: dict[str, rec.Version]
-    seen: dict[str, dict[str, dict[str, rec.Version]]]
-    values: dict[str, Fetched]
+    seen: dict[str, dict[str, rec.Version]] | None
+    values: dict[str, Fetched | Payload]
     writes: list[rec.Write]
 
 
@@ -92,15 +98,22 @@ def read_head(snapshot: Snapshot, place: Place, checkpoint_id: str, kind: Kind) 
 
 def newest_head(snapshot: Snapshot, place: Place) -> Head | None:
     """Return the head with the greatest id of a namespace, or None."""
+    return _newest(snapshot, place)[0]
+
+
+def _newest(snapshot: Snapshot, place: Place) -> tuple[Head | None, bool]:
+    """Return the head with the greatest id of a namespace, and whether writes may be pending."""
     prefix = rec.checkpoints_prefix(place.thread, place.namespace)
     found = snapshot.last(THREADS, prefix)
     if found is None:
-        return None
-    key, body = found
+        return None, True
+    key, body, behind = found
     if key[len(prefix)] == TAG_UUID:  # it is the last: so there are no other ids
-        return unpack_head(snapshot, place.thread, place.namespace, key, body)
+        head = unpack_head(snapshot, place.thread, place.namespace, key, body)
+        # All checkpoints of the thread come before all of its pending writes.
+        return head, bool(behind) and behind < pack_uint(place.thread) + _BEHIND_WRITES
     newest = _heads_before(snapshot, place, None, 1)
-    return newest[0] if newest else None
+    return (newest[0] if newest else None), True
 
 
 def find(
@@ -110,34 +123,33 @@ def find(
     place = place_of(snapshot, thread_id, namespace)
     if place is None:
         return None
+    written = True
     if checkpoint_id is None:
-        head = newest_head(snapshot, place)
+        head, written = _newest(snapshot, place)
     else:
         head = read_head(snapshot, place, checkpoint_id, Kind.CHECKPOINT)
-    return None if head is None else load(snapshot, place, head, fetch)
+    return None if head is None else load(snapshot, place, head, fetch, written=written)
 
 
-def load(snapshot: Snapshot, place: Place, head: Head, fetch: Fetch) -> Found:
-    """Return the checkpoint of `head` with its values and pending writes."""
+def load(
+    snapshot: Snapshot, place: Place, head: Head, fetch: Fetch, *, written: bool = True
+) -> Found:
+    """Return the checkpoint of `head` with its values and, if any can be, its pending writes."""
     names = channel_names(snapshot, place.thread)
     key = rec.checkpoint_key(place.thread, place.namespace, head.id)
-    versions: dict[str, rec.Version] = {}
-    values: dict[str, Fetched] = {}
-    seen = {}
     try:
-        for channel, version, packed in head.channels:
-            name = names[channel]
-            versions[name] = version
-            if packed is not None:
-                values[name] = fetch(snapshot, place.thread, unpack_stored(key, packed))
-        if head.seen is not None:
-            seen["versions_seen"] = {
-                names[node]: {names[channel]: version for channel, version in of}
-                for node, of in head.seen
-            }
+        versions, packed, seen = name_channels(head.channels, head.seen, names)
     except IndexError:
         raise CorruptionError(Table.THREADS.label, key, "a channel has no name") from None
-    return Found(place, head, versions, seen, values, writes_of(snapshot, place, head.id))
+    values: dict[str, Fetched | Payload] = {}
+    for name, value in packed.items():
+        values[name] = (
+            fetch(snapshot, place.thread, unpack_stored(key, value))
+            if isinstance(value, bytes)
+            else value
+        )
+    writes = writes_of(snapshot, place, head.id) if written else []
+    return Found(place, head, versions, seen, values, writes)
 
 
 def _stored(place: Place, head: Head, packed: bytes) -> StoredValue:
@@ -214,6 +226,8 @@ def with_bases(
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:
     """Return the pending writes of a checkpoint in LangGraph's `writes_sort_key` order."""
     prefix = rec.writes_prefix(place.thread, place.namespace, checkpoint_id)
+    if not snapshot.has(THREADS, prefix):  # as it is most often, and found sooner
+        return []
     writes: list[rec.Write] = []
     for key, body in snapshot.scan(THREADS, prefix):
         stored = rec.unpack_writes(key, body)

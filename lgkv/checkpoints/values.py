@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from lgkv._heads import unpack_numbers
+from lgkv._heads import unpack_extents
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.thread import End, ThreadEdit
 from lgkv.codec import EMPTY, Payload
@@ -116,14 +116,11 @@ def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
         form = _FORMS[packed[0]]
         if form is INLINE:
             return StoredValue(form, rec.unpack_payload(key, packed, 1))
-        frame_bytes, log_bytes, count, *rest = unpack_numbers(packed, 1)
+        frame_bytes, log_bytes, extents = unpack_extents(packed, 1, 2 * MAX_EXTENTS, Extent)
     except (ValueError, IndexError) as error:
         raise CorruptionError(Table.THREADS.label, key, f"damaged value: {error}") from None
-    if len(rest) != 3 * count or count > 2 * MAX_EXTENTS or form is EMPTY_FORM:
-        raise CorruptionError(Table.THREADS.label, key, "the extents are not as many as they say")
-    extents = tuple(Extent(*rest[at : at + 3]) for at in range(0, len(rest), 3))
-    if any(extent.first + extent.size >= 1 << 63 for extent in extents):
-        raise CorruptionError(Table.THREADS.label, key, "an extent that no chain has")
+    if form is EMPTY_FORM:
+        raise CorruptionError(Table.THREADS.label, key, "a value that is none")
     return StoredValue(form, EMPTY, extents, frame_bytes, log_bytes)
 
 
@@ -176,12 +173,20 @@ def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> lis
 
 def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
     prefix = chain_prefix(thread, extent.chain)
-    start = prefix + pack_uint(extent.first)
-    stop = prefix + pack_uint(extent.first + extent.size)
-    before = snapshot.at_or_before(THREADS, prefix, start)
-    if before is None:
-        return
-    for key, body in snapshot.scan(THREADS, prefix, start=before, stop=stop):
+    start, end = prefix + pack_uint(extent.first), extent.first + extent.size
+    body = snapshot.get(THREADS, start)
+    if body is not None:  # as it is most often, and found sooner
+        piece = _unpack_piece(start, prefix, extent.chain, body)
+        yield piece
+        if piece.first + piece.size >= end:
+            return
+        start = prefix + pack_uint(piece.first + piece.size)
+    else:
+        before = snapshot.at_or_before(THREADS, prefix, start)
+        if before is None:
+            return
+        start = before
+    for key, body in snapshot.scan(THREADS, prefix, start=start, stop=prefix + pack_uint(end)):
         yield _unpack_piece(key, prefix, extent.chain, body)
 
 

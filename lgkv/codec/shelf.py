@@ -86,14 +86,16 @@ class Shelf:
         """Hold the nodes of elements of a chain from `first` on, in place of older ones."""
         gone: list[object] = []
         with self._lock:
-            book = self._books.pop((owner, chain), None)
+            key = owner, chain
+            book = self._books.pop(key, None)
             if book is not None:
                 self.weight -= book.weight
             if not isinstance(book, _Book) or not book.make_room(first, first + len(nodes)):
                 gone.append(book)
-                book = _Book(first, [None] * len(nodes), ENTRY_BYTES + SLOT_BYTES * len(nodes))
+                count = len(nodes)
+                book = _Book(first, [None] * count, ENTRY_BYTES + SLOT_BYTES * count)
             book.weight += place(book.nodes, first - book.first, nodes, gone)
-            self._add((owner, chain), book, gone)
+            self._add(key, book, gone)
 
     def entries(self, owner: Hashable, extents: Sequence[Extent]) -> dict[str, Node] | None:
         """Return the nodes of a dict's values by key, or None; the caller may not change it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from lgkv import _heads
 from lgkv.checkpoints import heads
 from lgkv.checkpoints.heads import Head
+from lgkv.codec.plan import Extent
 from lgkv.errors import CorruptionError
-from lgkv.keys import pack_uint, unpack_uint
+from lgkv.keys import pack_uint
 
 KEY = b"\x01\x01\x20"
 COUNTED = f"{7:032}.{3:016}"
@@ -67,6 +69,14 @@ def same(one: Any, other: Any) -> bool:
     return repr(one) == repr(other)
 
 
+def outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Return what a call gives, exactly, or the type of its error."""
+    try:
+        return repr(function(*arguments))
+    except (ValueError, IndexError) as error:
+        return type(error)
+
+
 @given(heads_of_any_kind)
 @example(USUAL)
 def test_heads_are_packed_and_unpacked_as_the_reference_does(head: Head) -> None:
@@ -108,24 +118,55 @@ def test_an_unusual_version_is_left_to_the_reference(version: Any) -> None:
     assert _heads.pack_head(USUAL, [(0, version, None)], 0) is None
 
 
-@given(st.lists(st.integers(0, (1 << 64) - 1), max_size=9), st.integers(0, 2))
-def test_numbers_are_those_of_the_key_codec(numbers: list[int], start: int) -> None:
+@given(heads_of_any_kind, st.lists(texts, max_size=9))
+@example(USUAL, ["a", "b", "c", "d", "e"])
+def test_channels_are_named_as_the_reference_does(head: Head, names: list[str]) -> None:
+    few = [number % 8 for number in range(9)]
+    channels = [(few[at], version, value) for at, (_, version, value) in enumerate(head.channels)]
+    inline = [(at, 4, b"\x01\x00\x02+a" + value) for at, value in ((8, b""), (9, b"\xff\x00"))]
+    arguments = ([*channels, *inline], head.seen, names)
+    assert outcome(_heads.name_channels, arguments) == outcome(heads._name_channels, arguments)
+
+
+@given(st.binary(max_size=9))
+@example(b"\x01\x00\x00")
+@example(b"\x01\x00\x05+cbor\x80")
+@example(b"\x01\x00\x01\xff\x80")
+@example(b"\x02\x00\x05+cbor\x80")
+def test_payloads_of_channels_are_taken_out_as_the_reference_does(packed: bytes) -> None:
+    _, values, _ = _heads.name_channels([(0, 1, packed)], None, ["a"])
+    assert same(values["a"], heads._payload_in(packed))
+
+
+def test_a_channel_without_a_name_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        _heads.name_channels([(1, 1, None)], None, ["a"])
+    with pytest.raises(IndexError):
+        _heads.name_channels([], [(0, [(1 << 62, 1)])], ["a"])
+
+
+@given(
+    st.lists(st.integers(0, 300) | st.integers(0, (1 << 64) - 1), max_size=12),
+    st.integers(0, 2),
+    st.integers(0, 3),
+)
+@example([5, 6, 2, 1, 0, 9, 1, 20, (1 << 63) - 21], 0, 2)
+@example([5, 6, 2, 1, 0, 9, 1, 20, (1 << 63) - 20], 0, 2)
+@example([5, 6, 1, 1, 0, 9], 1, 1)
+@example([5, 6, 1, 1, 0, 9], 1, 0)
+@example([5, 6, 1 << 63], 1, 3)
+def test_extents_are_unpacked_as_the_reference_does(
+    numbers: list[int], start: int, limit: int
+) -> None:
     packed = bytes(start) + b"".join(map(pack_uint, numbers))
-    assert _heads.unpack_numbers(packed, start) == numbers
+    arguments = (packed, start, limit, Extent)
+    assert outcome(_heads.unpack_extents, arguments) == outcome(heads._unpack_extents, arguments)
 
 
 @given(st.binary(max_size=20))
-def test_damaged_numbers_are_those_that_the_key_codec_refuses(packed: bytes) -> None:
-    try:
-        found, at = [], 0
-        while at < len(packed):
-            number, at = unpack_uint(packed, at)
-            found.append(number)
-    except ValueError:
-        with pytest.raises(ValueError, match="damaged number"):
-            _heads.unpack_numbers(packed, 0)
-    else:
-        assert _heads.unpack_numbers(packed, 0) == found
+def test_damaged_extents_are_unpacked_as_the_reference_does(packed: bytes) -> None:
+    arguments = (packed, 0, 9, Extent)
+    assert outcome(_heads.unpack_extents, arguments) == outcome(heads._unpack_extents, arguments)
 
 
 def test_every_letter_is_no_digit_of_a_version() -> None:
