@@ -227,10 +227,11 @@ class Snapshot:
         else:
             behind = b""
             found = cursor.last()
-        key = bytes(cursor.key()) if found else b""
-        if not key.startswith(prefix):
+        if not found:
             return None
-        return key, open_record(table, key, cursor.value()), behind
+        mapped, record = cursor.item()
+        key = bytes(mapped)
+        return (key, open_record(table, key, record), behind) if key.startswith(prefix) else None
 
     def scan(
         self,

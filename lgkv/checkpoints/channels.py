@@ -159,7 +159,9 @@ class ChannelValues:
     def _fetch_list(
         self, snapshot: Snapshot | None, thread: int, stored: StoredValue, *, need_decoded: bool
     ) -> Fetched:
-        size = sum(extent.size for extent in stored.extents)
+        size = 0
+        for extent in stored.extents:
+            size += extent.size
         if size > CHECKED_ELEMENTS and snapshot is not None:
             values.pieces_of(snapshot, thread, stored.extents)  # there are as many as it says
         if self._codec.models is None:
@@ -216,11 +218,14 @@ class ChannelValues:
         """
         nodes = list(fetched.nodes or ())
         given: list[Any] = [MISSING] * len(nodes)
+        owner = self._owner(fetched.thread)
         for piece in fetched.pieces:
             elements = self._elements(fetched.thread, piece)
             made = self._nodes(fetched.thread, piece, elements)
             if made:
-                self._shelf.hold(self._owner(fetched.thread), piece.chain, piece.first, made)
+                self._shelf.hold(owner, piece.chain, piece.first, made)
+            if fetched.stored.extents == ((piece.chain, piece.first, piece.size),):
+                return made or nodes, elements  # as it is of a short list that nothing changed in
             position, used = 0, False
             for extent in fetched.stored.extents:
                 low = max(extent.first, piece.first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from lgkv.codec import PLAIN_TYPE, Codec, Payload
 from lgkv.errors import CorruptionError, InvalidInputError, LgkvError
@@ -24,7 +24,8 @@ DecodedWrites = list[tuple[str, str, Any]]
 """Pending writes as (task id, channel, value)."""
 
 
-class StoredCheckpoint(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
     """A checkpoint as read; all of it is the caller's own.
 
     `writes` are (task id, channel, value), in LangGraph's `writes_sort_key` order.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from lgkv._msgpack import split_array
 from lgkv._shadow import Node, build, matches, raw_node, sourced
@@ -209,10 +209,10 @@ def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
 
 def with_raw(nodes: list[Node | None], raw: bytes) -> list[Node]:
     """Return nodes of elements that are serialised together; what has none gets a raw one."""
-    if None in nodes:
-        parts = split_array(raw)
-        return [raw_node(parts[at]) if node is None else node for at, node in enumerate(nodes)]
-    return [node for node in nodes if node is not None]
+    if None not in nodes:
+        return cast("list[Node]", nodes)
+    parts = split_array(raw)
+    return [raw_node(parts[at]) if node is None else node for at, node in enumerate(nodes)]
 
 
 def join_arrays(payloads: Iterable[tuple[bytes, int]]) -> bytes:
