@@ -72,14 +72,15 @@ class Shelf:
         with self._lock:
             for chain, first, count in extents:
                 book = self._books.get((owner, chain))
-                nodes: list[Node | None] = []
-                if isinstance(book, _Book):
-                    self._books.move_to_end((owner, chain))
-                    low = first - book.first
-                    nodes = [None] * -low if -count < low < 0 else []
-                    nodes += book.nodes[max(low, 0) : max(low + count, 0)]
-                found.extend(nodes)
-                found.extend([None] * (count - len(nodes)))
+                if not isinstance(book, _Book):
+                    found += [None] * count
+                    continue
+                self._books.move_to_end((owner, chain))
+                low = first - book.first
+                nodes: list[Node | None] = [None] * -low if -count < low < 0 else []
+                nodes += book.nodes[max(low, 0) : max(low + count, 0)]
+                found += nodes
+                found += [None] * (count - len(nodes))
         return found
 
     def hold(self, owner: Hashable, chain: int, first: int, nodes: Sequence[Node]) -> None:
