@@ -7,7 +7,6 @@ stored once for each channel and version.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,8 +137,10 @@ class Checkpoints:
         fetch = self._values.fetch_base
         recent = self._recent.get((thread_id, namespace, parent_id))
         if recent is not None:
-            with contextlib.suppress(LookupError):  # memory does not hold what is needed
+            try:
                 return reading.with_bases(recent, None, b"", new, fetch)
+            except LookupError:  # memory does not hold what is needed
+                recent = None
         with self._connection.snapshot() as snapshot:
             place = reading.place_of(snapshot, thread_id, namespace)
             return reading.read_parent(snapshot, place, parent_id, new, fetch)

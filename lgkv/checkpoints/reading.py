@@ -220,7 +220,9 @@ def with_bases(
             base = fetch(snapshot, parent.thread, unpack_stored(key, packed), value)
             if base is not None:
                 bases[name] = base
-    return parent._replace(bases=bases)
+    if not bases:
+        return parent
+    return Parent(parent.thread, parent.mark, parent.channels, bases, parent.frame)
 
 
 def writes_of(snapshot: Snapshot, place: Place, checkpoint_id: str) -> list[rec.Write]:

@@ -189,7 +189,10 @@ class Committer:
         failed: list[tuple[Pending, BaseException]] = []
         try:
             left = self._apply_all(batch, waiting, done, failed)
-            changes = sum(pending.change is not None for pending, _ in done)
+            changes = 0
+            for pending, _ in done:
+                if pending.change is not None:
+                    changes += 1
             if changes:
                 self._flush(batch, changes)
         finally:
