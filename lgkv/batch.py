@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
-from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal_record
+from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal, seal_record
 from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 
 __all__ = ["Batch"]
@@ -189,15 +190,14 @@ class Batch(Snapshot):
             self._txn.delete(key, db=self._databases[table])  # see `put`
         self._txn.put(key, record, db=self._databases[table])
 
-    def set_all(self, table: Table, records: list[tuple[bytes, bytes]]) -> None:
-        """Store small bodies under their keys."""
-        put, database = self._txn.put, self._databases[table]
-        for key, body in records:
-            record = seal_record(table, key, body)
-            self.written += len(record)
-            if self._logging:
+    def set_all(self, table: Table, keys: Sequence[bytes], bodies: Sequence[bytes]) -> None:
+        """Store small bodies, each under its key."""
+        records = list(map(seal, repeat(int(table)), keys, repeat(0), bodies))
+        self.written += sum(map(len, records))
+        if self._logging:
+            for key, record in zip(keys, records, strict=True):
                 self._note(table, key, record)
-            put(key, record, db=database)
+        self._txn.cursor(self._databases[table]).putmulti(zip(keys, records, strict=True))
 
     def get_all(self, table: Table, keys: list[bytes]) -> list[bytes | None]:
         """Return the body under each of `keys`, None where there is none."""

@@ -38,9 +38,6 @@ __all__ = [
 MAX_NAMESPACES: Final = 10_000
 """As many namespaces are remembered as sound."""
 
-Place = tuple[tuple[str, ...], str]
-"""A namespace and a key."""
-
 
 class FoundItem(SearchItem):
     """An item that a search found; `parts` are the scores that its own is made of.
@@ -78,11 +75,15 @@ class Namespaces:
 
 @dataclass(slots=True)
 class Operations:
-    """A batch, checked: its operations, the last put of each item, the texts to embed."""
+    """A batch, checked: its operations, the last put of each item, the texts to embed.
+
+    Of each put there are the paths of its texts; the texts of all puts stand in one list.
+    """
 
     ops: list[Op]
-    puts: dict[Place, PutOp] = field(default_factory=dict)
-    texts: dict[Place, dict[str, str]] = field(default_factory=dict)
+    puts: list[PutOp] = field(default_factory=list)
+    paths: list[tuple[str, ...]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     reads: bool = False
     """Whether any operation reads."""
@@ -96,27 +97,27 @@ class Operations:
             InvalidNamespaceError: A namespace's label is empty, or holds a period or NUL.
         """
         batch = cls(list(ops))
-        puts, checked = batch.puts, None
+        puts, numbers = batch.puts, _Numbers(namespaces)
         for op in batch.ops:
             if isinstance(op, PutOp):
-                namespace, key = op.namespace, op.key
-                if namespace is not checked:  # puts of one namespace often share it
-                    namespaces.check(namespace)
-                    checked = namespace
-                puts[namespace, key if type(key) is str else str(key)] = op
+                number = numbers.of(op)
+                if number == len(puts):
+                    puts.append(op)
+                else:
+                    puts[number] = op
                 continue
             batch.reads = True
             check_read(op, namespaces)
             if isinstance(op, SearchOp) and op.query and op.query not in batch.queries:
                 batch.queries.append(op.query)
         if index is not None:
-            batch.texts = {place: index.texts(op) for place, op in puts.items()}
+            batch.paths = [index.add_texts(op, batch.texts) for op in puts]
         return batch
 
     @property
     def documents(self) -> list[str]:
         """The texts to embed, each once."""
-        return list(dict.fromkeys(text for texts in self.texts.values() for text in texts.values()))
+        return list(dict.fromkeys(self.texts))
 
     def read(self, view: MemoryView, embedded: Embedded, index: TextIndex | None) -> list[Result]:
         """Return the results, those of puts being None."""
@@ -125,17 +126,38 @@ class Operations:
     def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[Put]:
         """Yield the puts as `db.memory` takes them: it needs each but once."""
         if index is None:
-            for (namespace, key), op in self.puts.items():
-                yield Put(namespace, key, op.value, None, seconds(op.ttl))
+            for op in self.puts:
+                yield Put(op.namespace, _key(op), op.value, None, seconds(op.ttl))
             return
-        documents = embedded.documents
-        for place, op in self.puts.items():
-            texts, vectors, words = self.texts[place], None, None
-            if index.embeds:
-                vectors = VectorSet.of(texts, [documents[text] for text in texts.values()])
+        numbers, rows, stop = embedded.documents, embedded.rows, 0
+        for op, paths in zip(self.puts, self.paths, strict=True):
+            start, stop = stop, stop + len(paths)
+            texts, vectors, words = self.texts[start:stop], None, None
+            if rows is not None:
+                vectors = VectorSet.among(paths, rows, [numbers[text] for text in texts])
             if index.has_words and texts:
-                words = list(texts.values())
-            yield Put(*place, op.value, vectors, seconds(op.ttl), words)
+                words = texts
+            yield Put(op.namespace, _key(op), op.value, vectors, seconds(op.ttl), words)
+
+
+class _Numbers:
+    """The numbers of items, by namespace and key, in the order of their first puts."""
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
+        self._known: dict[tuple[str, ...], dict[str, int]] = {}
+        self._count = 0
+
+    def of(self, op: PutOp) -> int:
+        """Return the number of the item that is put; raise unless it can be there."""
+        self._namespaces.check(op.namespace)
+        number = self._known.setdefault(op.namespace, {}).setdefault(_key(op), self._count)
+        self._count += number == self._count
+        return number
+
+
+def _key(op: PutOp) -> str:
+    return op.key if type(op.key) is str else str(op.key)
 
 
 # --- one operation -------------------------------------------------------------------------

@@ -230,7 +230,7 @@ class Memory:
         """
         now = self.clock()
         prepared = prepare(puts)
-        dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
+        dims = common_dims(prepared.vectors.values())
         after: list[VectorState] = []
 
         def apply(batch: Batch) -> None:

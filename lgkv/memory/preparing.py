@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lgkv.errors import InvalidInputError
@@ -31,51 +32,81 @@ class Put(NamedTuple):
     text: str | Sequence[str] | None = None
 
 
-class Prepared(NamedTuple):
-    """A put, checked and encoded; without `encoded` it deletes. `key` is as it is stored."""
+@dataclass(slots=True)
+class Prepared:
+    """Puts of different items, checked and encoded: a column for each field, a row for each put.
 
-    namespace: tuple[str, ...]
-    key: bytes
-    encoded: bytes | None
-    vectors: VectorSet | None = None
-    ttl_us: int = 0
-    words: Words | None = None
+    They are columns because the collector passes over every object that a put would be.
+    What few puts have stands by the put's row.
+    """
+
+    namespaces: list[tuple[str, ...]] = field(default_factory=list)
+    """Each namespace once; `places` says which of them a put is in."""
+    places: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    """The items' keys, as they are stored."""
+    encoded: list[bytes] = field(default_factory=list)
+    """The values; none is as short as b"", which deletes."""
+    vectors: dict[int, VectorSet] = field(default_factory=dict)
+    ttl_us: dict[int, int] = field(default_factory=dict)
+    words: dict[int, Words] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
-def prepare(puts: Iterable[Put]) -> list[Prepared]:
+def prepare(puts: Iterable[Put]) -> Prepared:
     """Return the last put of each item, in the order of the first ones.
 
     Raises:
         InvalidInputError: A namespace, a key, a value, a vector or a time is not usable.
     """
-    last: dict[tuple[tuple[str, ...], bytes], Prepared] = {}
-    known: set[tuple[str, ...]] = set()
+    prepared = Prepared()
+    places, keys, encoded = prepared.places, prepared.keys, prepared.encoded
+    known: dict[tuple[str, ...], _Namespace] = {}
     for namespace, key, value, vectors, ttl_seconds, text in puts:
-        _check(namespace, known)
+        try:
+            within = known.get(namespace)
+        except TypeError:  # it is not a tuple of str, which the check says better
+            within = None
+        if within is None:
+            within = known[_checked(namespace)] = _Namespace(len(known))
+            prepared.namespaces.append(namespace)
         raw = encode_text(check_key(key))
+        stored = b"" if value is None else encode_value(value)
+        row = within.rows.setdefault(raw, len(keys))
+        if row == len(keys):
+            places.append(within.place)
+            keys.append(raw)
+            encoded.append(stored)
+        else:
+            encoded[row] = stored
+            for column in (prepared.vectors, prepared.ttl_us, prepared.words):
+                column.pop(row, None)
         if value is None:
-            last[namespace, raw] = Prepared(namespace, raw, None)
             continue
-        last[namespace, raw] = Prepared(
-            namespace,
-            raw,
-            encode_value(value),
-            None if vectors is None else vector_set(vectors),
-            0 if ttl_seconds is None else ttl_us(ttl_seconds),
-            None if text is None else count_words(text),
-        )
-    return list(last.values())
+        if vectors is not None and (several := vector_set(vectors)) is not None:
+            prepared.vectors[row] = several
+        if ttl_seconds is not None:
+            prepared.ttl_us[row] = ttl_us(ttl_seconds)
+        if text is not None:
+            prepared.words[row] = count_words(text)
+    return prepared
 
 
-def _check(namespace: Any, known: set[tuple[str, ...]]) -> None:
-    """Raise unless items can be stored in `namespace`; those that they can be in are `known`."""
-    try:
-        if namespace in known:
-            return
-    except TypeError:  # it is not a tuple of str, which the check says better
-        pass
-    if not check_namespace(namespace):
+@dataclass(slots=True)
+class _Namespace:
+    """The puts of one namespace so far: the row of each key."""
+
+    place: int
+    rows: dict[bytes, int] = field(default_factory=dict)
+
+
+def _checked(namespace: Any) -> tuple[str, ...]:
+    """Return `namespace`; raise unless items can be stored in it."""
+    checked = check_namespace(namespace)
+    if not checked:
         raise InvalidInputError(
             "an item cannot be stored in the empty namespace (): give it a label"
         )
-    known.add(namespace)
+    return checked

@@ -8,7 +8,7 @@ its pack, and the pack goes with its last entry.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -22,7 +22,6 @@ from lgkv.memory.fields import fields_of, index_item, unindex_item
 from lgkv.memory.items import (
     PACK_BYTES,
     ItemRecord,
-    Place,
     checked,
     find_entry,
     item_key,
@@ -61,18 +60,24 @@ class _Work:
 
     node: Node
     prefix: bytes
+    """What the keys of its items' records begin with."""
+    updated: int
+    """When its items are updated: never earlier than the one before them."""
     packs: dict[bytes, _Pack] = field(default_factory=dict)
-    new: list[tuple[bytes, Place, bytes]] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    """Of the items that are added; and their sequences and entries, in the same order."""
+    sequences: list[int] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)
 
 
 def apply(
     batch: Batch,
-    puts: Iterable[Prepared],
+    puts: Prepared,
     refresh: Collection[bytes],
     now: int,
     config: IndexConfig | None = None,
 ) -> VectorState | None:
-    """Write `puts`, of which no two are of one item, and move the deadlines of `refresh`.
+    """Write `puts`, and move the deadlines of `refresh`.
 
     Returns the counters of the vectors, if any were changed.
     """
@@ -106,28 +111,30 @@ class _Change:
 
     # --- items ---
 
-    def put_all(self, puts: Iterable[Prepared]) -> None:
-        """Store and delete items, of which no two are the same."""
-        places, keys = [], []
-        works: dict[tuple[str, ...], _Work] = {}
-        for put in puts:
-            namespace = put.namespace
-            work = works.get(namespace)
+    def put_all(self, puts: Prepared) -> None:
+        """Store and delete items."""
+        works: list[_Work | None] = [None] * len(puts.namespaces)
+        rows: list[int] = []
+        owners: list[_Work] = []
+        keys: list[bytes] = []
+        for row, (place, raw) in enumerate(zip(puts.places, puts.keys, strict=True)):
+            work = works[place]
             if work is None:
-                node = (self._tree.find if put.encoded is None else self._tree.make)(namespace)
+                find = self._tree.make if puts.encoded[row] else self._tree.find
+                node = find(puts.namespaces[place])
                 if node is None:
                     continue
-                work = works[namespace] = self._work(node)
-            suffix = work.prefix + pack_bytes(put.key)
-            places.append((put, work, suffix))
-            keys.append(item_key(suffix))
+                work = works[place] = self._work(node)
+            rows.append(row)
+            owners.append(work)
+            keys.append(work.prefix + pack_bytes(raw))
         bodies = self._batch.get_all(MEMORY, keys)
-        for (put, work, suffix), body in zip(places, bodies, strict=True):
-            old = None if body is None else self._take(work, suffix, body)
-            if put.encoded is not None:
-                self._store(work, suffix, put, put.encoded, old)
+        for row, work, key, body in zip(rows, owners, keys, bodies, strict=True):
+            old = None if body is None else self._take(work, key[1:], body)
+            if puts.encoded[row]:
+                self._store(work, key, puts, row, old)
             elif old is not None:
-                self._remove(work, suffix, old)
+                self._remove(work, key[1:], old)
 
     def expire(self, suffix: bytes, deadline: int) -> int:
         """Delete the item if it has this deadline; return how many were deleted."""
@@ -145,19 +152,28 @@ class _Change:
         return 1
 
     def _store(
-        self, work: _Work, suffix: bytes, put: Prepared, encoded: bytes, old: ItemRecord | None
+        self, work: _Work, key: bytes, puts: Prepared, row: int, old: ItemRecord | None
     ) -> None:
-        batch, node, now = self._batch, work.node, self._now
-        _, key, _, vectors, ttl_us, words = put
-        state = batch.state
+        state, now = self._batch.state, self._now
         state.sequence = sequence = state.sequence + 1
-        updated = node.newest[0]
-        updated = max(now, updated)
-        node.newest = place = updated, sequence
-        created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
+        updated = created = work.updated
+        if old is None:
+            work.node.items += 1
+        elif not is_past(old.deadline_us, now):
+            created = old.created_us
+        raw, encoded, ttl_us = puts.keys[row], puts.encoded[row], puts.ttl_us.get(row, 0)
         deadline = now + ttl_us if ttl_us else 0
-        entry = pack_entry(updated, sequence, created, ttl_us, deadline, key, encoded)
-        work.new.append((suffix, place, entry))
+        work.keys.append(key)
+        work.sequences.append(sequence)
+        work.entries.append(pack_entry(updated, sequence, created, ttl_us, deadline, raw, encoded))
+        if old is not None or ttl_us or row in puts.vectors or row in puts.words:
+            self._store_more(work.node, key[1:], puts, row, old)
+
+    def _store_more(
+        self, node: Node, suffix: bytes, puts: Prepared, row: int, old: ItemRecord | None
+    ) -> None:
+        """Store what an item has beside its entry, in place of what it had."""
+        vectors, words, ttl_us = puts.vectors.get(row), puts.words.get(row), puts.ttl_us.get(row)
         if old is not None:
             self._vectors.remove(suffix)
         if vectors is not None:
@@ -165,11 +181,10 @@ class _Change:
         if words is not None or old is not None:
             self._keywords.put(node.number, suffix, words or {})
         before = 0 if old is None else old.deadline_us
+        deadline = self._now + ttl_us if ttl_us else 0
         if before or deadline:
-            move_deadline(batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
+            move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
             node.expiring += (deadline > 0) - (before > 0)
-        if old is None:
-            node.items += 1
 
     def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
         self._batch.delete(MEMORY, item_key(suffix))
@@ -184,7 +199,9 @@ class _Change:
     def _work(self, node: Node) -> _Work:
         work = self._works.get(node.number)
         if work is None:
-            work = self._works[node.number] = _Work(node, pack_uint(node.number))
+            updated = max(self._now, node.newest[0])
+            prefix = item_key(pack_uint(node.number))
+            work = self._works[node.number] = _Work(node, prefix, updated)
         return work
 
     def _take(self, work: _Work, suffix: bytes, body: bytes) -> ItemRecord:
@@ -219,47 +236,56 @@ class _Change:
 
     def save(self) -> VectorState | None:
         """Write the packs, the namespaces and the vectors; return the counters of these."""
+        keys: list[bytes] = []
+        bodies: list[bytes] = []
         for work in self._works.values():
             self._tree.changed(work.node)
-            if work.new:
-                self._append(work)
+            if work.keys:
+                keys += work.keys
+                bodies += self._append(work)
             for pack in work.packs.values():
                 if pack.gone:
                     rest = checked(pack.key, without_entries, pack.stored, pack.gone)
                     self._write(pack, rest)
+        self._batch.set_all(MEMORY, keys, bodies)
         self._keywords.save()
         self._tree.save()
         return self._vectors.save()
 
-    def _append(self, work: _Work) -> None:
-        """Put the new entries behind the last pack, and into new ones as it fills up."""
+    def _append(self, work: _Work) -> list[bytes]:
+        """Put the new entries behind the last pack, and into new ones as it fills up.
+
+        Returns what the items' records say: the place of the pack, and the item's sequence.
+        """
         node = work.node
         last = self._pack(work, pack_key(node.number, node.last_pack))
         if last is None:
-            last = self._begin(work, node, work.new[0][1])
+            last = self._begin(work, work.sequences[0])
         body = last.stored
         if last.gone:
             body = checked(last.key, without_entries, body, last.gone)
         parts, size = [body], len(body)
-        records, pack = [], place_bytes(node.last_pack)
-        for suffix, place, entry in work.new:
+        bodies, place = [], place_bytes(node.last_pack)
+        for sequence, entry in zip(work.sequences, work.entries, strict=True):
             if size and size + len(entry) > PACK_BYTES:
                 self._write(last, b"".join(parts))
-                last, parts, size = self._begin(work, node, place), [], 0
-                pack = place_bytes(place)
+                last, parts, size = self._begin(work, sequence), [], 0
+                place = place_bytes(node.last_pack)
             parts.append(entry)
             size += len(entry)
-            records.append((item_key(suffix), pack + place[1].to_bytes(8, "big")))
+            bodies.append(place + sequence.to_bytes(8, "big"))
             if self._fields.fields:
                 record = unpack_item(last.key, entry, 0)
                 index_item(self._batch, self._fields, node.number, record, node.last_pack)
         self._write(last, b"".join(parts))
-        self._batch.set_all(MEMORY, records)
+        node.newest = work.updated, work.sequences[-1]
+        return bodies
 
     @staticmethod
-    def _begin(work: _Work, node: Node, place: Place) -> _Pack:
-        node.last_pack = place
-        key = pack_key(node.number, place)
+    def _begin(work: _Work, sequence: int) -> _Pack:
+        """Begin a pack with the entry that has this sequence."""
+        work.node.last_pack = place = work.updated, sequence
+        key = pack_key(work.node.number, place)
         pack = work.packs[key] = _Pack(key, b"")
         return pack
 

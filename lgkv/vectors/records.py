@@ -77,13 +77,13 @@ class VectorChanges:
     config: IndexConfig | None = None
     _settings: Settings | None = None
     _state: VectorState | None = None
-    _new: list[NewVectors] = field(default_factory=list)
+    _new: NewVectors = field(default_factory=NewVectors)
     _dead: list[int] = field(default_factory=list)
     _changed: set[bytes] = field(default_factory=set)
 
     def put(self, node: int, suffix: bytes, vectors: VectorSet) -> None:
         """Give the item at `suffix` in `node` vectors; `remove` has taken those it had."""
-        self._new.append(NewVectors(node, suffix, vectors))
+        self._new.add(node, suffix, vectors)
 
     def remove(self, suffix: bytes) -> None:
         """Take the vectors of the item at `suffix`, if it has any."""
@@ -122,13 +122,13 @@ class VectorChanges:
             state.vectors += sum(map(len, slabs))
         if settings is not None:
             self._log(state, Entry(settings.generation, sorted(set(touched)), self._dead))
-        given = {new.suffix for new in self._new}
+        given = set(self._new.suffixes)
         follow_pending(self.batch, state, given, self._changed - given)
         write_state(self.batch, state)
         return state
 
     def _dims(self) -> int:
-        return int(self._new[0].vectors.rows.shape[1])
+        return int(self._new.sets[0].rows.shape[1])
 
     def _log(self, state: VectorState, entry: Entry) -> None:
         state.sequence += 1

@@ -123,6 +123,7 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = self.sealed = 0
         open_record, seal_record = snapshot_module.open_record, batch_module.seal_record
+        seal = batch_module.seal
 
         def opening(*arguments: Any) -> bytes:
             self.opened += 1
@@ -132,9 +133,14 @@ class Counting:
             self.sealed += 1
             return seal_record(*arguments, **options)
 
+        def sealing_small(*arguments: Any) -> bytes:
+            self.sealed += 1
+            return seal(*arguments)
+
         monkeypatch.setattr(snapshot_module, "open_record", opening)
         monkeypatch.setattr(batch_module, "open_record", opening)
         monkeypatch.setattr(batch_module, "seal_record", sealing)
+        monkeypatch.setattr(batch_module, "seal", sealing_small)
 
     def take(self) -> tuple[int, int]:
         """Return how many there were since the last time."""
