@@ -22,7 +22,7 @@ from lgkv.errors import InvalidInputError
 from lgkv.expiry import ttl_us
 from lgkv.filters import validate_filter
 from lgkv.langgraph._embedding import Embedded, TextIndex
-from lgkv.memory import MemoryView, Put, StoredItem, check_page
+from lgkv.memory import MemoryView, PutFields, StoredItem, check_page
 from lgkv.vectors import VectorSet
 
 __all__ = [
@@ -97,10 +97,19 @@ class Operations:
             InvalidNamespaceError: A namespace's label is empty, or holds a period or NUL.
         """
         batch = cls(list(ops))
-        puts, numbers = batch.puts, _Numbers(namespaces)
+        puts = batch.puts
+        known: dict[tuple[str, ...], dict[str, int]] = {}
         for op in batch.ops:
             if isinstance(op, PutOp):
-                number = numbers.of(op)
+                namespace = op.namespace
+                try:
+                    numbers = known.get(namespace)
+                except TypeError:  # no tuple of str can do that: it is said below
+                    numbers = None
+                if numbers is None or type(namespace) is not tuple:
+                    namespaces.check(namespace)
+                    numbers = known.setdefault(namespace, {})
+                number = numbers.setdefault(_key(op), len(puts))
                 if number == len(puts):
                     puts.append(op)
                 else:
@@ -123,11 +132,11 @@ class Operations:
         """Return the results, those of puts being None."""
         return [_read_one(view, op, embedded, index) for op in self.ops]
 
-    def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[Put]:
+    def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[PutFields]:
         """Yield the puts as `db.memory` takes them: it needs each but once."""
         if index is None:
             for op in self.puts:
-                yield Put(op.namespace, _key(op), op.value, None, seconds(op.ttl))
+                yield op.namespace, _key(op), op.value, None, seconds(op.ttl), None
             return
         numbers, rows, stop = embedded.documents, embedded.rows, 0
         for op, paths in zip(self.puts, self.paths, strict=True):
@@ -137,27 +146,12 @@ class Operations:
                 vectors = VectorSet.among(paths, rows, [numbers[text] for text in texts])
             if index.has_words and texts:
                 words = texts
-            yield Put(op.namespace, _key(op), op.value, vectors, seconds(op.ttl), words)
-
-
-class _Numbers:
-    """The numbers of items, by namespace and key, in the order of their first puts."""
-
-    def __init__(self, namespaces: Namespaces) -> None:
-        self._namespaces = namespaces
-        self._known: dict[tuple[str, ...], dict[str, int]] = {}
-        self._count = 0
-
-    def of(self, op: PutOp) -> int:
-        """Return the number of the item that is put; raise unless it can be there."""
-        self._namespaces.check(op.namespace)
-        number = self._known.setdefault(op.namespace, {}).setdefault(_key(op), self._count)
-        self._count += number == self._count
-        return number
+            yield op.namespace, _key(op), op.value, vectors, seconds(op.ttl), words
 
 
 def _key(op: PutOp) -> str:
-    return op.key if type(op.key) is str else str(op.key)
+    key = op.key
+    return key if type(key) is str else str(key)
 
 
 # --- one operation -------------------------------------------------------------------------

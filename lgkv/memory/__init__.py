@@ -13,7 +13,7 @@ from lgkv.layout import Kind
 from lgkv.memory.checks import check_page
 from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.nearest import Meaning
-from lgkv.memory.preparing import Put, prepare
+from lgkv.memory.preparing import Put, PutFields, prepare
 from lgkv.memory.semantic import Vectors
 from lgkv.memory.view import MemoryView, SearchPlan, StoredItem
 from lgkv.memory.writing import SWEEP_ITEMS, sweep
@@ -27,6 +27,7 @@ __all__ = [
     "Memory",
     "MemoryView",
     "Put",
+    "PutFields",
     "SearchPlan",
     "StoredItem",
     "Vectors",
@@ -218,7 +219,7 @@ class Memory:
 
     def change(
         self,
-        puts: Iterable[Put],
+        puts: Iterable[PutFields],
         refresh: Collection[bytes] = (),
         config: IndexConfig | None = None,
     ) -> Change[None]:

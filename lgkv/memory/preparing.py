@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from lgkv.errors import InvalidInputError
 from lgkv.expiry import ttl_us
@@ -14,7 +14,7 @@ from lgkv.memory.checks import check_key, check_namespace
 from lgkv.memory.items import encode_value
 from lgkv.vectors import VectorSet, vector_set
 
-__all__ = ["Prepared", "Put", "prepare"]
+__all__ = ["Prepared", "Put", "PutFields", "prepare"]
 
 
 class Put(NamedTuple):
@@ -32,6 +32,15 @@ class Put(NamedTuple):
     text: str | Sequence[str] | None = None
 
 
+PutFields = tuple[
+    tuple[str, ...], str, Mapping[str, Any] | None, Any, float | None, str | Sequence[str] | None
+]
+"""What a `Put` is: a plain tuple of the same is taken too, and sooner made."""
+
+_DELETED: Final = b""
+"""Stands for the value of what is to be deleted: none is so short."""
+
+
 @dataclass(slots=True)
 class Prepared:
     """Puts of different items, checked and encoded: a column for each field, a row for each put.
@@ -46,16 +55,15 @@ class Prepared:
     keys: list[bytes] = field(default_factory=list)
     """The items' keys, as they are stored."""
     encoded: list[bytes] = field(default_factory=list)
-    """The values; none is as short as b"", which deletes."""
+    """The values."""
     vectors: dict[int, VectorSet] = field(default_factory=dict)
     ttl_us: dict[int, int] = field(default_factory=dict)
     words: dict[int, Words] = field(default_factory=dict)
+    deleted: list[tuple[int, bytes]] = field(default_factory=list)
+    """The items to delete: the place of the namespace, and the key. No row is theirs."""
 
-    def __len__(self) -> int:
-        return len(self.keys)
 
-
-def prepare(puts: Iterable[Put]) -> Prepared:
+def prepare(puts: Iterable[PutFields]) -> Prepared:
     """Return the last put of each item, in the order of the first ones.
 
     Raises:
@@ -72,8 +80,8 @@ def prepare(puts: Iterable[Put]) -> Prepared:
         if within is None:
             within = known[_checked(namespace)] = _Namespace(len(known))
             prepared.namespaces.append(namespace)
-        raw = encode_text(check_key(key))
-        stored = b"" if value is None else encode_value(value)
+        raw = encode_text(key if type(key) is str else check_key(key))
+        stored = _DELETED if value is None else encode_value(value)
         row = within.rows.setdefault(raw, len(keys))
         if row == len(keys):
             places.append(within.place)
@@ -91,7 +99,24 @@ def prepare(puts: Iterable[Put]) -> Prepared:
             prepared.ttl_us[row] = ttl_us(ttl_seconds)
         if text is not None:
             prepared.words[row] = count_words(text)
-    return prepared
+    return prepared if all(encoded) else _divided(prepared)
+
+
+def _divided(mixed: Prepared) -> Prepared:
+    """Return puts with those that delete taken out of the columns."""
+    stored = [row for row, value in enumerate(mixed.encoded) if value]
+    deleted = [row for row, value in enumerate(mixed.encoded) if not value]
+    rows = {row: number for number, row in enumerate(stored)}
+    return Prepared(
+        mixed.namespaces,
+        [mixed.places[row] for row in stored],
+        [mixed.keys[row] for row in stored],
+        [mixed.encoded[row] for row in stored],
+        {rows[row]: vectors for row, vectors in mixed.vectors.items()},
+        {rows[row]: ttl for row, ttl in mixed.ttl_us.items()},
+        {rows[row]: words for row, words in mixed.words.items()},
+        [(mixed.places[row], mixed.keys[row]) for row in deleted],
+    )
 
 
 @dataclass(slots=True)

@@ -8,10 +8,11 @@ its pack, and the pack goes with its last entry.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Final
+from itertools import count, islice, repeat
+from typing import Any, Final
 
 from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
@@ -44,6 +45,8 @@ __all__ = ["SWEEP_ITEMS", "apply", "sweep"]
 SWEEP_ITEMS: Final = 1000
 """The most expired items that one commit deletes: others need not wait long for the lock."""
 
+_UINT: Final = struct.Struct(">Q")
+
 
 @dataclass(slots=True)
 class _Pack:
@@ -64,10 +67,8 @@ class _Work:
     updated: int
     """When its items are updated: never earlier than the one before them."""
     packs: dict[bytes, _Pack] = field(default_factory=dict)
-    keys: list[bytes] = field(default_factory=list)
-    """Of the items that are added; and their sequences and entries, in the same order."""
-    sequences: list[int] = field(default_factory=list)
-    entries: list[bytes] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """The rows of the items that are added."""
 
 
 def apply(
@@ -108,33 +109,64 @@ class _Change:
         self._fields = fields_of(batch)
         self._keywords = KeywordChanges(batch)
         self._works: dict[int, _Work] = {}
+        self._first = 0
+        self._keys: list[bytes] = []
+        self._entries: list[bytes] = []
+        """The items that are added: their records' keys and entries, and the first's sequence."""
 
     # --- items ---
 
     def put_all(self, puts: Prepared) -> None:
-        """Store and delete items."""
-        works: list[_Work | None] = [None] * len(puts.namespaces)
-        rows: list[int] = []
-        owners: list[_Work] = []
-        keys: list[bytes] = []
-        for row, (place, raw) in enumerate(zip(puts.places, puts.keys, strict=True)):
-            work = works[place]
-            if work is None:
-                find = self._tree.make if puts.encoded[row] else self._tree.find
-                node = find(puts.namespaces[place])
-                if node is None:
-                    continue
-                work = works[place] = self._work(node)
-            rows.append(row)
-            owners.append(work)
-            keys.append(work.prefix + pack_bytes(raw))
-        bodies = self._batch.get_all(MEMORY, keys)
-        for row, work, key, body in zip(rows, owners, keys, bodies, strict=True):
-            old = None if body is None else self._take(work, key[1:], body)
-            if puts.encoded[row]:
-                self._store(work, key, puts, row, old)
-            elif old is not None:
-                self._remove(work, key[1:], old)
+        """Delete and store items."""
+        for place, raw in puts.deleted:
+            node = self._tree.find(puts.namespaces[place])
+            if node is not None:
+                self._delete(self._work(node), pack_bytes(raw))
+        if not puts.keys:
+            return
+        batch, rows = self._batch, range(len(puts.keys))
+        works: list[Any] = [None] * len(puts.namespaces)
+        for place in dict.fromkeys(puts.places):
+            works[place] = self._work(self._tree.make(puts.namespaces[place]))
+        owners: list[_Work] = [works[place] for place in puts.places]
+        for work, row in zip(owners, rows, strict=True):
+            work.rows.append(row)
+        parts = map(pack_bytes, puts.keys)
+        keys = [work.prefix + part for work, part in zip(owners, parts, strict=True)]
+        bodies = enumerate(batch.get_all(MEMORY, keys))
+        before = {
+            row: self._take(owners[row], keys[row][1:], body)
+            for row, body in bodies
+            if body is not None
+        }
+        self._first = batch.state.sequence + 1
+        batch.state.sequence += len(rows)
+        self._keys, self._entries = keys, self._entries_of(puts, owners, before)
+        for row in sorted({*puts.vectors, *puts.ttl_us, *puts.words, *before}):
+            self._store_beside(owners[row].node, keys[row][1:], puts, row, before.get(row))
+        for work in filter(None, works):
+            work.node.items += len(work.rows)
+        for row in before:
+            owners[row].node.items -= 1
+
+    def _entries_of(
+        self, puts: Prepared, owners: list[_Work], before: dict[int, ItemRecord]
+    ) -> list[bytes]:
+        """Return the entries of items, each with the next sequence."""
+        now, updated = self._now, [work.updated for work in owners]
+        created: list[int] = updated
+        if before:
+            created = updated.copy()
+            for row, old in before.items():
+                if not is_past(old.deadline_us, now):
+                    created[row] = old.created_us
+        ttls: Iterable[int] = repeat(0)
+        deadlines: Iterable[int] = repeat(0)
+        if puts.ttl_us:
+            ttls = [puts.ttl_us.get(row, 0) for row in range(len(updated))]
+            deadlines = [now + ttl if ttl else 0 for ttl in ttls]
+        columns = updated, count(self._first), created, ttls, deadlines, puts.keys, puts.encoded
+        return list(map(pack_entry, *columns))
 
     def expire(self, suffix: bytes, deadline: int) -> int:
         """Delete the item if it has this deadline; return how many were deleted."""
@@ -151,25 +183,7 @@ class _Change:
         self._remove(work, suffix, old)
         return 1
 
-    def _store(
-        self, work: _Work, key: bytes, puts: Prepared, row: int, old: ItemRecord | None
-    ) -> None:
-        state, now = self._batch.state, self._now
-        state.sequence = sequence = state.sequence + 1
-        updated = created = work.updated
-        if old is None:
-            work.node.items += 1
-        elif not is_past(old.deadline_us, now):
-            created = old.created_us
-        raw, encoded, ttl_us = puts.keys[row], puts.encoded[row], puts.ttl_us.get(row, 0)
-        deadline = now + ttl_us if ttl_us else 0
-        work.keys.append(key)
-        work.sequences.append(sequence)
-        work.entries.append(pack_entry(updated, sequence, created, ttl_us, deadline, raw, encoded))
-        if old is not None or ttl_us or row in puts.vectors or row in puts.words:
-            self._store_more(work.node, key[1:], puts, row, old)
-
-    def _store_more(
+    def _store_beside(
         self, node: Node, suffix: bytes, puts: Prepared, row: int, old: ItemRecord | None
     ) -> None:
         """Store what an item has beside its entry, in place of what it had."""
@@ -185,6 +199,13 @@ class _Change:
         if before or deadline:
             move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
             node.expiring += (deadline > 0) - (before > 0)
+
+    def _delete(self, work: _Work, part: bytes) -> None:
+        """Delete the item whose key is packed as `part`, if it is there."""
+        suffix = (work.prefix + part)[1:]
+        body = self._batch.get(MEMORY, item_key(suffix))
+        if body is not None:
+            self._remove(work, suffix, self._take(work, suffix, body))
 
     def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
         self._batch.delete(MEMORY, item_key(suffix))
@@ -236,55 +257,52 @@ class _Change:
 
     def save(self) -> VectorState | None:
         """Write the packs, the namespaces and the vectors; return the counters of these."""
-        keys: list[bytes] = []
-        bodies: list[bytes] = []
+        tails = list(map(_UINT.pack, range(self._first, self._first + len(self._keys))))
         for work in self._works.values():
             self._tree.changed(work.node)
-            if work.keys:
-                keys += work.keys
-                bodies += self._append(work)
+            if work.rows:
+                self._append(work, tails)
             for pack in work.packs.values():
                 if pack.gone:
                     rest = checked(pack.key, without_entries, pack.stored, pack.gone)
                     self._write(pack, rest)
-        self._batch.set_all(MEMORY, keys, bodies)
+        self._batch.set_all(MEMORY, self._keys, tails)
         self._keywords.save()
         self._tree.save()
         return self._vectors.save()
 
-    def _append(self, work: _Work) -> list[bytes]:
+    def _append(self, work: _Work, records: list[bytes]) -> None:
         """Put the new entries behind the last pack, and into new ones as it fills up.
 
-        Returns what the items' records say: the place of the pack, and the item's sequence.
+        Of each item `records` has the sequence; the place of its pack is put before it.
         """
-        node = work.node
+        node, entries = work.node, self._entries
         last = self._pack(work, pack_key(node.number, node.last_pack))
         if last is None:
-            last = self._begin(work, work.sequences[0])
+            last = self._begin(work, work.rows[0])
         body = last.stored
         if last.gone:
             body = checked(last.key, without_entries, body, last.gone)
         parts, size = [body], len(body)
-        bodies, place = [], place_bytes(node.last_pack)
-        for sequence, entry in zip(work.sequences, work.entries, strict=True):
+        place = place_bytes(node.last_pack)
+        for row in work.rows:
+            entry = entries[row]
             if size and size + len(entry) > PACK_BYTES:
                 self._write(last, b"".join(parts))
-                last, parts, size = self._begin(work, sequence), [], 0
+                last, parts, size = self._begin(work, row), [], 0
                 place = place_bytes(node.last_pack)
             parts.append(entry)
             size += len(entry)
-            bodies.append(place + sequence.to_bytes(8, "big"))
+            records[row] = place + records[row]
             if self._fields.fields:
                 record = unpack_item(last.key, entry, 0)
                 index_item(self._batch, self._fields, node.number, record, node.last_pack)
         self._write(last, b"".join(parts))
-        node.newest = work.updated, work.sequences[-1]
-        return bodies
+        node.newest = work.updated, self._first + work.rows[-1]
 
-    @staticmethod
-    def _begin(work: _Work, sequence: int) -> _Pack:
-        """Begin a pack with the entry that has this sequence."""
-        work.node.last_pack = place = work.updated, sequence
+    def _begin(self, work: _Work, row: int) -> _Pack:
+        """Begin a pack with the entry of a row."""
+        work.node.last_pack = place = work.updated, self._first + row
         key = pack_key(work.node.number, place)
         pack = work.packs[key] = _Pack(key, b"")
         return pack
