@@ -220,7 +220,7 @@ def search_items(
 
 def to_item(stored: StoredItem) -> Item:
     """Return a stored item as LangGraph has it."""
-    namespace, key, value, created_at, updated_at, *_ = stored
+    namespace, key, value, created_at, updated_at, _, _, _ = stored
     return Item(
         value=value, key=key, namespace=namespace, created_at=created_at, updated_at=updated_at
     )

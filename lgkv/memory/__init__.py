@@ -57,7 +57,7 @@ class Memory:
         """Return a view of the newest commit, to be used in a `with` statement."""
         snapshot = self._connection.snapshot()
         return MemoryView(
-            snapshot, self.clock(), self._paths, self._meaning, omit_expired=omit_expired
+            snapshot, self.clock, self._paths, self._meaning, omit_expired=omit_expired
         )
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
