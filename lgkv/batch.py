@@ -15,6 +15,9 @@ LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
 
 
+FEW_RECORDS: Final = 8
+"""For so many a cursor does not pay."""
+
 LOG_BYTES: Final = 32 << 20
 """Of a change with which a batch comes to more than this it is not logged what it did."""
 
@@ -192,6 +195,14 @@ class Batch(Snapshot):
 
     def set_all(self, table: Table, keys: Sequence[bytes], bodies: Sequence[bytes]) -> None:
         """Store small bodies, each under its key."""
+        if len(keys) <= FEW_RECORDS:
+            for key, body in zip(keys, bodies, strict=True):
+                record = seal(table, key, 0, body)
+                self.written += len(record)
+                if self._logging:
+                    self._note(table, key, record)
+                self._txn.put(key, record, db=self._databases[table])
+            return
         records = list(map(seal, repeat(int(table)), keys, repeat(0), bodies))
         self.written += sum(map(len, records))
         if self._logging:

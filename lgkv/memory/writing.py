@@ -8,11 +8,10 @@ its pack, and the pack goes with its last entry.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import count, islice, repeat
-from typing import Any, Final
+from typing import Final
 
 from lgkv.errors import CorruptionError
 from lgkv.expiry import due, is_past, move_deadline
@@ -44,8 +43,6 @@ __all__ = ["SWEEP_ITEMS", "apply", "sweep"]
 
 SWEEP_ITEMS: Final = 1000
 """The most expired items that one commit deletes: others need not wait long for the lock."""
-
-_UINT: Final = struct.Struct(">Q")
 
 
 @dataclass(slots=True)
@@ -124,30 +121,29 @@ class _Change:
                 self._delete(self._work(node), pack_bytes(raw))
         if not puts.keys:
             return
-        batch, rows = self._batch, range(len(puts.keys))
-        works: list[Any] = [None] * len(puts.namespaces)
-        for place in dict.fromkeys(puts.places):
-            works[place] = self._work(self._tree.make(puts.namespaces[place]))
-        owners: list[_Work] = [works[place] for place in puts.places]
-        for work, row in zip(owners, rows, strict=True):
+        batch = self._batch
+        works: dict[int, _Work] = {}
+        owners: list[_Work] = []
+        keys: list[bytes] = []
+        for row, place in enumerate(puts.places):
+            work = works.get(place)
+            if work is None:
+                work = works[place] = self._work(self._tree.make(puts.namespaces[place]))
             work.rows.append(row)
-        parts = map(pack_bytes, puts.keys)
-        keys = [work.prefix + part for work, part in zip(owners, parts, strict=True)]
-        bodies = enumerate(batch.get_all(MEMORY, keys))
-        before = {
-            row: self._take(owners[row], keys[row][1:], body)
-            for row, body in bodies
-            if body is not None
-        }
+            owners.append(work)
+            keys.append(work.prefix + pack_bytes(puts.keys[row]))
+        before: dict[int, ItemRecord] = {}
+        for row, body in enumerate(batch.get_all(MEMORY, keys)):
+            if body is None:
+                owners[row].node.items += 1
+            else:
+                before[row] = self._take(owners[row], keys[row][1:], body)
         self._first = batch.state.sequence + 1
-        batch.state.sequence += len(rows)
+        batch.state.sequence += len(keys)
         self._keys, self._entries = keys, self._entries_of(puts, owners, before)
-        for row in sorted({*puts.vectors, *puts.ttl_us, *puts.words, *before}):
-            self._store_beside(owners[row].node, keys[row][1:], puts, row, before.get(row))
-        for work in filter(None, works):
-            work.node.items += len(work.rows)
-        for row in before:
-            owners[row].node.items -= 1
+        if before or puts.vectors or puts.ttl_us or puts.words:
+            for row in sorted({*puts.vectors, *puts.ttl_us, *puts.words, *before}):
+                self._store_beside(owners[row].node, keys[row][1:], puts, row, before.get(row))
 
     def _entries_of(
         self, puts: Prepared, owners: list[_Work], before: dict[int, ItemRecord]
@@ -257,26 +253,27 @@ class _Change:
 
     def save(self) -> VectorState | None:
         """Write the packs, the namespaces and the vectors; return the counters of these."""
-        tails = list(map(_UINT.pack, range(self._first, self._first + len(self._keys))))
+        bodies = [b""] * len(self._keys)
         for work in self._works.values():
             self._tree.changed(work.node)
             if work.rows:
-                self._append(work, tails)
+                self._append(work, bodies)
             for pack in work.packs.values():
                 if pack.gone:
                     rest = checked(pack.key, without_entries, pack.stored, pack.gone)
                     self._write(pack, rest)
-        self._batch.set_all(MEMORY, self._keys, tails)
+        self._batch.set_all(MEMORY, self._keys, bodies)
         self._keywords.save()
         self._tree.save()
         return self._vectors.save()
 
-    def _append(self, work: _Work, records: list[bytes]) -> None:
+    def _append(self, work: _Work, bodies: list[bytes]) -> None:
         """Put the new entries behind the last pack, and into new ones as it fills up.
 
-        Of each item `records` has the sequence; the place of its pack is put before it.
+        In the row of each item `bodies` gets what its record says: the place of the pack, and
+        the item's sequence.
         """
-        node, entries = work.node, self._entries
+        node, entries, first = work.node, self._entries, self._first
         last = self._pack(work, pack_key(node.number, node.last_pack))
         if last is None:
             last = self._begin(work, work.rows[0])
@@ -293,12 +290,12 @@ class _Change:
                 place = place_bytes(node.last_pack)
             parts.append(entry)
             size += len(entry)
-            records[row] = place + records[row]
+            bodies[row] = place + (first + row).to_bytes(8, "big")
             if self._fields.fields:
                 record = unpack_item(last.key, entry, 0)
                 index_item(self._batch, self._fields, node.number, record, node.last_pack)
         self._write(last, b"".join(parts))
-        node.newest = work.updated, self._first + work.rows[-1]
+        node.newest = work.updated, first + work.rows[-1]
 
     def _begin(self, work: _Work, row: int) -> _Pack:
         """Begin a pack with the entry of a row."""
