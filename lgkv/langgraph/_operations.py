@@ -77,11 +77,12 @@ class Namespaces:
 class Operations:
     """A batch, checked: its operations, the last put of each item, the texts to embed.
 
-    Of each put there are the paths of its texts; the texts of all puts stand in one list.
+    Of each put there are the key and the paths of its texts, which stand in one list of all.
     """
 
     ops: list[Op]
     puts: list[PutOp] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     paths: list[tuple[str, ...]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
@@ -109,9 +110,12 @@ class Operations:
                 if numbers is None or type(namespace) is not tuple:
                     namespaces.check(namespace)
                     numbers = known.setdefault(namespace, {})
-                number = numbers.setdefault(_key(op), len(puts))
+                key = op.key
+                key = key if type(key) is str else str(key)
+                number = numbers.setdefault(key, len(puts))
                 if number == len(puts):
                     puts.append(op)
+                    batch.keys.append(key)
                 else:
                     puts[number] = op
                 continue
@@ -135,23 +139,19 @@ class Operations:
     def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[PutFields]:
         """Yield the puts as `db.memory` takes them: it needs each but once."""
         if index is None:
-            for op in self.puts:
-                yield op.namespace, _key(op), op.value, None, seconds(op.ttl), None
+            for op, key in zip(self.puts, self.keys, strict=True):
+                ttl = op.ttl
+                yield op.namespace, key, op.value, None, ttl if ttl is None else seconds(ttl), None
             return
         numbers, rows, stop = embedded.documents, embedded.rows, 0
-        for op, paths in zip(self.puts, self.paths, strict=True):
+        for op, key, paths in zip(self.puts, self.keys, self.paths, strict=True):
             start, stop = stop, stop + len(paths)
             texts, vectors, words = self.texts[start:stop], None, None
             if rows is not None:
                 vectors = VectorSet.among(paths, rows, [numbers[text] for text in texts])
             if index.has_words and texts:
                 words = texts
-            yield op.namespace, _key(op), op.value, vectors, seconds(op.ttl), words
-
-
-def _key(op: PutOp) -> str:
-    key = op.key
-    return key if type(key) is str else str(key)
+            yield op.namespace, key, op.value, vectors, seconds(op.ttl), words
 
 
 # --- one operation -------------------------------------------------------------------------
