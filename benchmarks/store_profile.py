@@ -26,7 +26,8 @@ from langgraph.store.sqlite import SqliteStore
 from benchmarks.machine import describe_machine, describe_python
 from benchmarks.workloads.store_items import put_op
 from lgkv.langgraph import LgkvStore
-from lgkv.memory.items import read_item
+from lgkv.layout import MEMORY
+from lgkv.memory.items import decode_mapping, fetch_item
 from lgkv.writer import Change
 
 ITEMS: Final = 50_000
@@ -92,8 +93,8 @@ def _gets(store: LgkvStore) -> Iterator[tuple[str, float]]:
         inner = open_view._snapshot  # noqa: SLF001  likewise
         yield "  a get in a view", smallest(lambda: open_view.get(namespace, key))
         yield (
-            "  of it two records, checked and unpacked",
-            smallest(lambda: read_item(inner, suffix)),
+            "  of it two records, checked and decoded",
+            smallest(lambda: fetch_item(*inner.reader(MEMORY), decode_mapping, MEMORY, suffix)),
         )
 
 

@@ -9,16 +9,22 @@ it. Nothing here keeps state or does I/O.
 
 cimport cython
 from cpython.datetime cimport datetime_new, get_utc, import_datetime
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN, ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from xxhash import xxh3_64_intdigest
+
 cdef extern from "Python.h":
+    int PyBUF_READ
+    object PyMemoryView_FromMemory(char* data, Py_ssize_t size, int flags)
     double PyFloat_AS_DOUBLE(object number)
     long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
 
@@ -38,11 +44,14 @@ cdef enum:
     HEADER_BYTES = 48
     PLACE_BYTES = 16
     PACK_KIND = 0x3A
+    ENVELOPE_BYTES = 9
 
 cdef enum:
     DAY_SECONDS = 86_400
     ERA_DAYS = 146_097  # of 400 years
     ERA_BEFORE_1970 = 719_468  # days from the first of March of year 0
+
+cdef bytes ITEM_KIND = b"\x32"
 
 cdef uint64_t LAST_MICROSECOND = 253_402_300_799_999_999
 
@@ -158,24 +167,24 @@ def pack_of(bytes suffix not None, bytes body not None) -> tuple[bytes, int]:
 
     *suffix* is what the record's key ends in, *body* has the place of the pack and the sequence.
     """
-    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(body)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(suffix)
-    cdef Py_ssize_t node_bytes
-    cdef uint64_t sequence = 0
-    cdef unsigned char* out
-    cdef bytes key
-    cdef int at
-    if PyBytes_GET_SIZE(body) != PLACE_BYTES + 8 or not size:
+    if PyBytes_GET_SIZE(body) != PLACE_BYTES + 8 or not suffix:
         raise ValueError("the item's place does not have its size")
-    node_bytes = min(1 + <Py_ssize_t>(<unsigned char>PyBytes_AS_STRING(suffix)[0]), size)
-    key = PyBytes_FromStringAndSize(NULL, 1 + node_bytes + PLACE_BYTES)
-    out = <unsigned char*>PyBytes_AS_STRING(key)
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(body)
+    return _pack_key(suffix, data), _big(data + PLACE_BYTES, 8)
+
+
+cdef bytes _pack_key(bytes suffix, const unsigned char* place):
+    """Return the key of the pack at a place of 16 bytes; *suffix* is not empty."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(suffix)
+    cdef Py_ssize_t node_bytes = min(
+        1 + <Py_ssize_t>(<unsigned char>PyBytes_AS_STRING(suffix)[0]), size
+    )
+    cdef bytes key = PyBytes_FromStringAndSize(NULL, 1 + node_bytes + PLACE_BYTES)
+    cdef unsigned char* out = <unsigned char*>PyBytes_AS_STRING(key)
     out[0] = PACK_KIND
     memcpy(out + 1, PyBytes_AS_STRING(suffix), node_bytes)
-    memcpy(out + 1 + node_bytes, data, PLACE_BYTES)
-    for at in range(PLACE_BYTES, PLACE_BYTES + 8):
-        sequence = sequence << 8 | data[at]
-    return key, sequence
+    memcpy(out + 1 + node_bytes, place, PLACE_BYTES)
+    return key
 
 
 def read_entry(
@@ -184,6 +193,83 @@ def read_entry(
     """Return what `unpack_entry` does of the entry with this sequence; None if it is not there."""
     cdef Py_ssize_t at = _find(pack, sequence)
     return None if at < 0 else unpack_entry(pack, at)
+
+
+# --- Reading an item --------------------------------------------------------------------------
+
+
+def fetch_item(get, database, decode, unsigned int table, bytes suffix not None):
+    """Return an item as a caller sees it, by its record and its pack, where LMDB has mapped them.
+
+    It is the text of the key, the value, when it was made and updated and ends, and the last
+    and the time to live in microseconds. *get* is that of a transaction, *decode* makes a
+    mapping of bytes, or gives None. The result is empty if there is no such item, and None if
+    something is unusual: what it is, and of which record, the reference says.
+    """
+    cdef uint64_t sequence
+    cdef Py_ssize_t at
+    cdef const unsigned char* entry
+    cdef bytes key = ITEM_KIND + suffix
+    cdef Py_buffer record
+    if not suffix:
+        return None
+    found = get(key, None, database)
+    if found is None:
+        return ()
+    PyObject_GetBuffer(found, &record, PyBUF_SIMPLE)
+    try:
+        if record.len != ENVELOPE_BYTES + PLACE_BYTES + 8 or not _is_whole(table, key, &record):
+            return None
+        key = _pack_key(suffix, <const unsigned char*>record.buf + 1)
+        sequence = _big(<const unsigned char*>record.buf + 1 + PLACE_BYTES, 8)
+    finally:
+        PyBuffer_Release(&record)
+    found = get(key, None, database)
+    if found is None:
+        return None
+    PyObject_GetBuffer(found, &record, PyBUF_SIMPLE)
+    try:
+        if record.len < ENVELOPE_BYTES or not _is_whole(table, key, &record):
+            return None
+        entry = <const unsigned char*>record.buf + 1
+        at = _find_in(entry, record.len - ENVELOPE_BYTES, sequence)
+        if at < 0:
+            return None
+        return _stored(entry + at, decode)
+    except (ValueError, OverflowError):
+        return None
+    finally:
+        PyBuffer_Release(&record)
+
+
+cdef bint _is_whole(unsigned int table, bytes key, Py_buffer* record) except -1:
+    """Whether a record has no flags, and its checksum."""
+    cdef const unsigned char* data = <const unsigned char*>record.buf
+    cdef Py_ssize_t size = record.len - ENVELOPE_BYTES
+    cdef uint64_t checksum
+    if data[0]:
+        return False
+    body = PyMemoryView_FromMemory(<char*>data + 1, size, PyBUF_READ)
+    checksum = xxh3_64_intdigest(body, xxh3_64_intdigest(key, table << 8))
+    return checksum == _little(data + 1 + size, 8)
+
+
+cdef object _stored(const unsigned char* entry, object decode):
+    cdef Py_ssize_t size = _little(entry, 4)
+    cdef Py_ssize_t start = HEADER_BYTES + <Py_ssize_t>_little(entry + AT_KEY_BYTES, 4)
+    cdef uint64_t updated_us = _little(entry + AT_UPDATED, 8)
+    cdef uint64_t created_us = _little(entry + AT_CREATED, 8)
+    cdef uint64_t deadline_us = _little(entry + AT_DEADLINE, 8)
+    key = PyUnicode_DecodeUTF8(
+        <const char*>entry + HEADER_BYTES, start - HEADER_BYTES, "surrogatepass"
+    )
+    value = decode(PyBytes_FromStringAndSize(<const char*>entry + start, size - start))
+    if value is None:
+        return None
+    updated = utc_time(updated_us)
+    created = updated if created_us == updated_us else utc_time(created_us)
+    ends = utc_time(deadline_us) if deadline_us else None
+    return key, value, created, updated, ends, deadline_us, _little(entry + AT_TTL, 8)
 
 
 def entry_place(bytes pack not None, Py_ssize_t at) -> tuple[int, int]:
@@ -199,8 +285,14 @@ def find_entry(bytes pack not None, uint64_t sequence) -> int:
 
 
 cdef Py_ssize_t _find(bytes pack, uint64_t sequence) except -2:
-    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(pack)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(pack)
+    return _find_in(
+        <const unsigned char*>PyBytes_AS_STRING(pack), PyBytes_GET_SIZE(pack), sequence
+    )
+
+
+cdef Py_ssize_t _find_in(
+    const unsigned char* data, Py_ssize_t size, uint64_t sequence
+) except -2:
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t end
     while at < size:

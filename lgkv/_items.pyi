@@ -37,6 +37,25 @@ def pack_of(suffix: bytes, body: bytes) -> tuple[bytes, int]: ...
 def read_entry(
     pack: bytes, sequence: int
 ) -> tuple[int, int, int, int, int, bytes, bytes] | None: ...
+def fetch_item(
+    get: Callable[..., Any],
+    database: Any,
+    decode: Callable[[bytes], dict[str, Any] | None],
+    table: int,
+    suffix: bytes,
+) -> (
+    tuple[
+        str,
+        dict[str, Any],
+        datetime.datetime,
+        datetime.datetime,
+        datetime.datetime | None,
+        int,
+        int,
+    ]
+    | tuple[()]
+    | None
+): ...
 def entry_place(pack: bytes, at: int) -> tuple[int, int]: ...
 def find_entry(pack: bytes, sequence: int) -> int: ...
 def without_entries(pack: bytes, sequences: set[int]) -> bytes: ...

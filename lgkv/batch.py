@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Final
 
-from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal_record
+from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal, seal_record
 from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 
 __all__ = ["Batch"]
@@ -13,6 +14,8 @@ __all__ = ["Batch"]
 LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
 
+FEW_RECORDS: Final = 8
+"""For so many a cursor does not pay."""
 
 LOG_BYTES: Final = 32 << 20
 """Of a change with which a batch comes to more than this it is not logged what it did."""
@@ -197,17 +200,26 @@ class Batch(Snapshot):
             self._txn.delete(key, db=self._databases[table])  # see `put`
         self._txn.put(key, record, db=self._databases[table])
 
-    def set_all(self, table: Table, records: list[tuple[bytes, bytes]]) -> None:
-        """Store small bodies under their keys."""
-        put, database = self._txn.put, self._databases[table]
-        for key, body in records:
-            record = seal_record(table, key, body)
-            self.written += len(record)
-            if self._logging:
+    def set_all(self, table: Table, keys: Sequence[bytes], bodies: Sequence[bytes]) -> None:
+        """Store small bodies, each under its key."""
+        if len(keys) <= FEW_RECORDS:
+            for key, body in zip(keys, bodies, strict=True):
+                record = seal(table, key, 0, body)
+                self.written += len(record)
+                if self._logging:
+                    self._log += (table, key, record)
+                    if self.written > LOG_BYTES:
+                        self._overflow()
+                self._txn.put(key, record, db=self._databases[table])
+            return
+        records = list(map(seal, repeat(int(table)), keys, repeat(0), bodies))
+        self.written += sum(map(len, records))
+        if self._logging:
+            for key, record in zip(keys, records, strict=True):
                 self._log += (table, key, record)
-                if self.written > LOG_BYTES:
-                    self._overflow()
-            put(key, record, db=database)
+            if self.written > LOG_BYTES:
+                self._overflow()
+        self._txn.cursor(self._databases[table]).putmulti(zip(keys, records, strict=True))
 
     def get_all(self, table: Table, keys: list[bytes]) -> list[bytes | None]:
         """Return the body under each of `keys`, None where there is none."""

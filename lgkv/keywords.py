@@ -84,11 +84,9 @@ class KeywordChanges:
         length = sum(words.values())
         for word in old.keys() - words.keys():
             self._batch.delete(Table.INDEX, _posting_key(word, suffix))
-        postings = [
-            (_posting_key(word, suffix), _POSTING.pack(count, length))
-            for word, count in sorted(words.items())
-        ]
-        self._batch.set_all(Table.INDEX, postings)
+        said = sorted(words.items())
+        keys = [_posting_key(word, suffix) for word, _ in said]
+        self._batch.set_all(Table.INDEX, keys, [_POSTING.pack(count, length) for _, count in said])
         if words:
             body = encode_fields({encode_text(word): count for word, count in words.items()})
             self._batch.put(Table.MEMORY, _words_key(suffix), body)

@@ -44,6 +44,7 @@ __all__ = [
     "encode_plain",
     "is_plain",
     "open_record",
+    "seal",
     "seal_record",
     "split_key",
 ]

@@ -225,10 +225,12 @@ class _Memo:
         self.nodes: dict[int, Node] = {}
         self.below: dict[tuple[int, str], Node] = {}
         self.paths: dict[tuple[str, ...], Node] = {}
+        self.keys: dict[int, tuple[bytes, bytes]] = {}
 
     def forget(self, node: Node) -> None:
         """Drop a node that is removed."""
         del self.nodes[node.number]
+        self.keys.pop(node.number, None)
         self.below.pop((node.parent, _label(node)), None)
         self.paths.clear()
 
@@ -329,8 +331,18 @@ class Tree:
                 parent.children -= 1
                 self._changed.add(parent.number)
                 pending.append(parent)
+        keys, bodies = [], []
         for number in sorted(self._changed):
-            self._write(self._nodes[number])
+            node = self._nodes[number]
+            key, whole = self._memo.keys.get(number) or self._key(node)
+            numbers = number, node.items, node.children, node.expiring
+            body = _BODY.pack(*numbers, *node.newest, *node.last_pack)
+            if whole:
+                self._batch.set(MEMORY, key, body + whole)
+            else:
+                keys.append(key)
+                bodies.append(body)
+        self._batch.set_all(MEMORY, keys, bodies)
         self._changed.clear()
 
     def _remove(self, node: Node) -> None:
@@ -340,12 +352,12 @@ class Tree:
         self._batch.delete(MEMORY, _path_key(node.number))
         self._batch.state.names_epoch += 1
 
-    def _write(self, node: Node) -> None:
+    def _key(self, node: Node) -> tuple[bytes, bytes]:
+        """Return the key of a node's record, and the label if the key does not hold all of it."""
         packed = pack_bytes(node.label)
         whole = b"" if unpack_bytes(packed, 0)[1] else node.label
-        key = _NODE + pack_uint(node.parent) + packed
-        numbers = node.number, node.items, node.children, node.expiring
-        self._batch.set(MEMORY, key, _BODY.pack(*numbers, *node.newest, *node.last_pack) + whole)
+        found = self._memo.keys[node.number] = _NODE + pack_uint(node.parent) + packed, whole
+        return found
 
 
 # --- records -------------------------------------------------------------------------------

@@ -182,6 +182,10 @@ class Snapshot:
         record: memoryview | None = self._txn.get(key, None, self._databases[table])
         return record
 
+    def reader(self, table: Table) -> tuple[Callable[..., Any], Any]:
+        """Return LMDB's own `get` and `table`, for an extension that reads, and checks."""
+        return self._txn.get, self._databases[table]
+
     def size(self, table: Table, key: bytes) -> int:
         """Return the bytes of the record under `key`, 0 if there is none."""
         return len(self._txn.get(key, b"", self._databases[table]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.embeddings import Embeddings
@@ -29,9 +30,10 @@ MODES: Final = ("vector", "keyword", "hybrid")
 
 @dataclass(slots=True)
 class Embedded:
-    """The vectors of one batch's texts."""
+    """The vectors of one batch's texts: `rows` has those of documents, by their numbers."""
 
-    documents: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
+    rows: NDArray[np.float32] | None = None
     queries: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -66,6 +68,9 @@ class TextIndex:
         self._fields = _tokenized(
             [fields] if isinstance(fields, str) else fields, "index['fields']"
         )
+        names = tuple(path for path, tokens in self._fields if _is_name(path, tokens))
+        self._names = names if len(set(names)) == len(self._fields) else None
+        """The fields, if each is but a name."""
         self.config["__tokenized_fields"] = self._fields
 
     @property
@@ -88,17 +93,24 @@ class TextIndex:
         fields = self._fields if op.index is None else _tokenized(op.index, "index")
         found: dict[str, str] = {}
         for path, tokens in fields:
-            if type(op.value) is dict and _is_name(path, tokens):
-                text = op.value.get(path)
-                if type(text) is str:  # the same, without looking for more
-                    found[path] = text
-                    continue
             texts = _texts(op, path, tokens)
             if len(texts) == 1:
                 found[path] = texts[0]
             else:
                 found.update((f"{path}.{number}", text) for number, text in enumerate(texts))
         return found
+
+    def add_texts(self, op: PutOp, found: list[str]) -> tuple[str, ...]:
+        """Add the texts to embed for a put to `found`; return the path of each."""
+        names, value = self._names, op.value
+        if names is not None and op.index is None and type(value) is dict:
+            texts = [text for text in map(value.get, names) if type(text) is str]
+            if len(texts) == len(names):  # the same, without looking for more
+                found += texts
+                return names
+        several = self.texts(op)
+        found += several.values()
+        return tuple(several)
 
     def texts_at(self, value: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
         """Return the texts of an item at the paths that `texts` gave, as far as they are there."""
@@ -138,18 +150,22 @@ class TextIndex:
     def _checked(
         self, documents: Sequence[str], rows: Any, queries: Sequence[str], asked: Any
     ) -> Embedded:
+        checked = self._rows(documents, rows, "documents")
+        answers = self._rows(queries, asked, "queries")
         return Embedded(
-            self._pairs(documents, rows, "documents"), self._pairs(queries, asked, "queries")
+            dict(zip(documents, count(), strict=False)),
+            checked,
+            {} if answers is None else dict(zip(queries, answers, strict=True)),
         )
 
-    def _pairs(self, texts: Sequence[str], rows: Any, what: str) -> dict[str, NDArray[np.float32]]:
+    def _rows(self, texts: Sequence[str], rows: Any, what: str) -> NDArray[np.float32] | None:
         if len(rows) != len(texts):
             raise InvalidInputError(
                 f"index['embed'] gave {len(rows)} vectors for {len(texts)} {what}: "
                 "it must give one each"
             )
         if not texts:
-            return {}
+            return None
         checked = (
             check_vector(rows[0], f"the embedding of {what}")[None]
             if len(rows) == 1
@@ -159,7 +175,7 @@ class TextIndex:
             raise DimensionMismatchError(
                 checked.shape[1], self.dims, "set index['dims'] to what index['embed'] gives"
             )
-        return dict(zip(texts, checked, strict=True))
+        return checked
 
 
 def vector_config(config: Mapping[str, Any], embeddings: Embeddings | None) -> IndexConfig:

@@ -22,7 +22,7 @@ from lgkv.errors import InvalidInputError
 from lgkv.expiry import ttl_us
 from lgkv.filters import validate_filter
 from lgkv.langgraph._embedding import Embedded, TextIndex
-from lgkv.memory import MemoryView, Put, StoredItem, check_page
+from lgkv.memory import MemoryView, PutFields, StoredItem, check_page
 from lgkv.vectors import VectorSet
 
 __all__ = [
@@ -37,9 +37,6 @@ __all__ = [
 
 MAX_NAMESPACES: Final = 10_000
 """As many namespaces are remembered as sound."""
-
-Place = tuple[tuple[str, ...], str]
-"""A namespace and a key."""
 
 
 class FoundItem(SearchItem):
@@ -78,11 +75,16 @@ class Namespaces:
 
 @dataclass(slots=True)
 class Operations:
-    """A batch, checked: its operations, the last put of each item, the texts to embed."""
+    """A batch, checked: its operations, the last put of each item, the texts to embed.
+
+    Of each put there are the key and the paths of its texts, which stand in one list of all.
+    """
 
     ops: list[Op]
-    puts: dict[Place, PutOp] = field(default_factory=dict)
-    texts: dict[Place, dict[str, str]] = field(default_factory=dict)
+    puts: list[PutOp] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    paths: list[tuple[str, ...]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     reads: bool = False
     """Whether any operation reads."""
@@ -96,46 +98,60 @@ class Operations:
             InvalidNamespaceError: A namespace's label is empty, or holds a period or NUL.
         """
         batch = cls(list(ops))
-        puts, checked = batch.puts, None
+        puts = batch.puts
+        known: dict[tuple[str, ...], dict[str, int]] = {}
         for op in batch.ops:
             if isinstance(op, PutOp):
-                namespace, key = op.namespace, op.key
-                if namespace is not checked:  # puts of one namespace often share it
+                namespace = op.namespace
+                try:
+                    numbers = known.get(namespace)
+                except TypeError:  # no tuple of str can do that: it is said below
+                    numbers = None
+                if numbers is None or type(namespace) is not tuple:
                     namespaces.check(namespace)
-                    checked = namespace
-                puts[namespace, key if type(key) is str else str(key)] = op
+                    numbers = known.setdefault(namespace, {})
+                key = op.key
+                key = key if type(key) is str else str(key)
+                number = numbers.setdefault(key, len(puts))
+                if number == len(puts):
+                    puts.append(op)
+                    batch.keys.append(key)
+                else:
+                    puts[number] = op
                 continue
             batch.reads = True
             check_read(op, namespaces)
             if isinstance(op, SearchOp) and op.query and op.query not in batch.queries:
                 batch.queries.append(op.query)
         if index is not None:
-            batch.texts = {place: index.texts(op) for place, op in puts.items()}
+            batch.paths = [index.add_texts(op, batch.texts) for op in puts]
         return batch
 
     @property
     def documents(self) -> list[str]:
         """The texts to embed, each once."""
-        return list(dict.fromkeys(text for texts in self.texts.values() for text in texts.values()))
+        return list(dict.fromkeys(self.texts))
 
     def read(self, view: MemoryView, embedded: Embedded, index: TextIndex | None) -> list[Result]:
         """Return the results, those of puts being None."""
         return [_read_one(view, op, embedded, index) for op in self.ops]
 
-    def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[Put]:
+    def to_put(self, embedded: Embedded, index: TextIndex | None) -> Iterator[PutFields]:
         """Yield the puts as `db.memory` takes them: it needs each but once."""
         if index is None:
-            for (namespace, key), op in self.puts.items():
-                yield Put(namespace, key, op.value, None, seconds(op.ttl))
+            for op, key in zip(self.puts, self.keys, strict=True):
+                ttl = op.ttl
+                yield op.namespace, key, op.value, None, ttl if ttl is None else seconds(ttl), None
             return
-        documents = embedded.documents
-        for place, op in self.puts.items():
-            texts, vectors, words = self.texts[place], None, None
-            if index.embeds:
-                vectors = VectorSet.of(texts, [documents[text] for text in texts.values()])
+        numbers, rows, stop = embedded.documents, embedded.rows, 0
+        for op, key, paths in zip(self.puts, self.keys, self.paths, strict=True):
+            start, stop = stop, stop + len(paths)
+            texts, vectors, words = self.texts[start:stop], None, None
+            if rows is not None:
+                vectors = VectorSet.among(paths, rows, [numbers[text] for text in texts])
             if index.has_words and texts:
-                words = list(texts.values())
-            yield Put(*place, op.value, vectors, seconds(op.ttl), words)
+                words = texts
+            yield op.namespace, key, op.value, vectors, seconds(op.ttl), words
 
 
 # --- one operation -------------------------------------------------------------------------
@@ -204,7 +220,7 @@ def search_items(
 
 def to_item(stored: StoredItem) -> Item:
     """Return a stored item as LangGraph has it."""
-    namespace, key, value, created_at, updated_at, *_ = stored
+    namespace, key, value, created_at, updated_at, _, _, _ = stored
     return Item(
         value=value, key=key, namespace=namespace, created_at=created_at, updated_at=updated_at
     )

@@ -106,10 +106,11 @@ class LgkvStore(Opening, BaseStore):
         """Return the item, or None: what a batch with one GetOp gives."""
         if type(key) is not str:
             key = str(key)
+        config = self.ttl_config or _NO_TTL
         if refresh_ttl is None:
-            refresh_ttl = (self.ttl_config or _NO_TTL).get("refresh_on_read", True)
+            refresh_ttl = config.get("refresh_on_read", True)
         self._namespaces.check(namespace)
-        with self._view() as view:
+        with self._db.memory.view(omit_expired=bool(config.get("omit_expired"))) as view:
             found = view.get(namespace, key, refresh=refresh_ttl)
         if view.to_refresh:
             self._refresh(view.to_refresh)

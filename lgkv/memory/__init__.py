@@ -13,7 +13,7 @@ from lgkv.layout import Kind
 from lgkv.memory.checks import check_page
 from lgkv.memory.fields import read_fields, write_fields
 from lgkv.memory.nearest import Meaning
-from lgkv.memory.preparing import Put, prepare
+from lgkv.memory.preparing import Put, PutFields, prepare
 from lgkv.memory.semantic import Vectors
 from lgkv.memory.view import MemoryView, SearchPlan, StoredItem
 from lgkv.memory.writing import SWEEP_ITEMS, sweep
@@ -27,6 +27,7 @@ __all__ = [
     "Memory",
     "MemoryView",
     "Put",
+    "PutFields",
     "SearchPlan",
     "StoredItem",
     "Vectors",
@@ -56,7 +57,7 @@ class Memory:
         """Return a view of the newest commit, to be used in a `with` statement."""
         snapshot = self._connection.snapshot()
         return MemoryView(
-            snapshot, self.clock(), self._paths, self._meaning, omit_expired=omit_expired
+            snapshot, self.clock, self._paths, self._meaning, omit_expired=omit_expired
         )
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
@@ -218,7 +219,7 @@ class Memory:
 
     def change(
         self,
-        puts: Iterable[Put],
+        puts: Iterable[PutFields],
         refresh: Collection[bytes] = (),
         config: IndexConfig | None = None,
     ) -> Change[None]:
@@ -230,7 +231,7 @@ class Memory:
         """
         now = self.clock()
         prepared = prepare(puts)
-        dims = common_dims(put.vectors for put in prepared if put.vectors is not None)
+        dims = common_dims(prepared.vectors.values())
         after: list[VectorState] = []
 
         def apply(batch: Batch) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from lgkv._items import (
     entry_place,
+    fetch_item,
     find_entry,
     pack_entry,
     pack_of,
@@ -29,7 +30,7 @@ from lgkv._items import (
 )
 from lgkv._plain import decode_mapping, encode_mapping
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
-from lgkv.keys import decode_text, encode_text, pack_bytes, pack_uint, unpack_uint
+from lgkv.keys import decode_text, pack_bytes, pack_uint, unpack_uint
 from lgkv.layout import MAX_VALUE_BYTES, MEMORY, Kind, Table, decode_plain, encode_plain
 from lgkv.snapshot import Snapshot
 
@@ -38,8 +39,10 @@ __all__ = [
     "ItemRecord",
     "Place",
     "checked",
+    "decode_mapping",
     "encode_value",
     "entry_place",
+    "fetch_item",
     "find_entry",
     "item_key",
     "item_suffix",
@@ -139,7 +142,7 @@ def _encode_any(value: Any) -> bytes:
 
 def item_suffix(node: int, key: str) -> bytes:
     """Return what the keys of all records of one item end in."""
-    return pack_uint(node) + pack_bytes(encode_text(key))
+    return pack_uint(node) + pack_bytes(key.encode("utf-8", "surrogatepass"))
 
 
 def item_key(suffix: bytes) -> bytes:
@@ -200,7 +203,10 @@ def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | N
     body = snapshot.get(MEMORY, _ITEM_KIND + suffix)
     if body is None:
         return None
-    key, sequence = unpack_place(suffix, body)
+    try:
+        key, sequence = pack_of(suffix, body)
+    except ValueError as error:
+        raise CorruptionError(Table.MEMORY.label, item_key(suffix), str(error)) from None
     pack = snapshot.get(MEMORY, key)
     try:
         fields = None if pack is None else read_entry(pack, sequence)
@@ -208,13 +214,13 @@ def read_item(snapshot: Snapshot, suffix: bytes) -> tuple[bytes, ItemRecord] | N
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
     if fields is None:
         raise CorruptionError(Table.MEMORY.label, key, "the item is not where it should be")
-    return key, ItemRecord._make(fields)
+    return key, tuple.__new__(ItemRecord, fields)  # sooner than by `_make`
 
 
 def unpack_item(key: bytes, pack: bytes, at: int) -> ItemRecord:
     """Return the item whose entry stands at `at` of the pack; `key` is the pack's."""
     try:
-        return ItemRecord._make(unpack_entry(pack, at))
+        return tuple.__new__(ItemRecord, unpack_entry(pack, at))
     except ValueError as error:
         raise CorruptionError(Table.MEMORY.label, key, str(error)) from None
 

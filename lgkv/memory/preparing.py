@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 from lgkv.errors import InvalidInputError
 from lgkv.expiry import ttl_us
@@ -13,7 +14,7 @@ from lgkv.memory.checks import check_key, check_namespace
 from lgkv.memory.items import encode_value
 from lgkv.vectors import VectorSet, vector_set
 
-__all__ = ["Prepared", "Put", "prepare"]
+__all__ = ["Prepared", "Put", "PutFields", "prepare"]
 
 
 class Put(NamedTuple):
@@ -31,51 +32,106 @@ class Put(NamedTuple):
     text: str | Sequence[str] | None = None
 
 
-class Prepared(NamedTuple):
-    """A put, checked and encoded; without `encoded` it deletes. `key` is as it is stored."""
+PutFields = tuple[
+    tuple[str, ...], str, Mapping[str, Any] | None, Any, float | None, str | Sequence[str] | None
+]
+"""What a `Put` is: a plain tuple of the same is taken too, and sooner made."""
 
-    namespace: tuple[str, ...]
-    key: bytes
-    encoded: bytes | None
-    vectors: VectorSet | None = None
-    ttl_us: int = 0
-    words: Words | None = None
+_DELETED: Final = b""
+"""Stands for the value of what is to be deleted: none is so short."""
 
 
-def prepare(puts: Iterable[Put]) -> list[Prepared]:
+@dataclass(slots=True)
+class Prepared:
+    """Puts of different items, checked and encoded: a column for each field, a row for each put.
+
+    They are columns because the collector passes over every object that a put would be.
+    What few puts have stands by the put's row.
+    """
+
+    namespaces: list[tuple[str, ...]] = field(default_factory=list)
+    """Each namespace once; `places` says which of them a put is in."""
+    places: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    """The items' keys, as they are stored."""
+    encoded: list[bytes] = field(default_factory=list)
+    """The values."""
+    vectors: dict[int, VectorSet] = field(default_factory=dict)
+    ttl_us: dict[int, int] = field(default_factory=dict)
+    words: dict[int, Words] = field(default_factory=dict)
+    deleted: list[tuple[int, bytes]] = field(default_factory=list)
+    """The items to delete: the place of the namespace, and the key. No row is theirs."""
+
+
+def prepare(puts: Iterable[PutFields]) -> Prepared:
     """Return the last put of each item, in the order of the first ones.
 
     Raises:
         InvalidInputError: A namespace, a key, a value, a vector or a time is not usable.
     """
-    last: dict[tuple[tuple[str, ...], bytes], Prepared] = {}
-    known: set[tuple[str, ...]] = set()
+    prepared = Prepared()
+    places, keys, encoded = prepared.places, prepared.keys, prepared.encoded
+    known: dict[tuple[str, ...], _Namespace] = {}
     for namespace, key, value, vectors, ttl_seconds, text in puts:
-        _check(namespace, known)
-        raw = encode_text(check_key(key))
+        try:
+            within = known.get(namespace)
+        except TypeError:  # it is not a tuple of str, which the check says better
+            within = None
+        if within is None:
+            within = known[_checked(namespace)] = _Namespace(len(known))
+            prepared.namespaces.append(namespace)
+        raw = encode_text(key if type(key) is str else check_key(key))
+        stored = _DELETED if value is None else encode_value(value)
+        row = within.rows.setdefault(raw, len(keys))
+        if row == len(keys):
+            places.append(within.place)
+            keys.append(raw)
+            encoded.append(stored)
+        else:
+            encoded[row] = stored
+            for column in (prepared.vectors, prepared.ttl_us, prepared.words):
+                column.pop(row, None)
         if value is None:
-            last[namespace, raw] = Prepared(namespace, raw, None)
             continue
-        last[namespace, raw] = Prepared(
-            namespace,
-            raw,
-            encode_value(value),
-            None if vectors is None else vector_set(vectors),
-            0 if ttl_seconds is None else ttl_us(ttl_seconds),
-            None if text is None else count_words(text),
-        )
-    return list(last.values())
+        if vectors is not None and (several := vector_set(vectors)) is not None:
+            prepared.vectors[row] = several
+        if ttl_seconds is not None:
+            prepared.ttl_us[row] = ttl_us(ttl_seconds)
+        if text is not None:
+            prepared.words[row] = count_words(text)
+    return prepared if all(encoded) else _divided(prepared)
 
 
-def _check(namespace: Any, known: set[tuple[str, ...]]) -> None:
-    """Raise unless items can be stored in `namespace`; those that they can be in are `known`."""
-    try:
-        if namespace in known:
-            return
-    except TypeError:  # it is not a tuple of str, which the check says better
-        pass
-    if not check_namespace(namespace):
+def _divided(mixed: Prepared) -> Prepared:
+    """Return puts with those that delete taken out of the columns."""
+    stored = [row for row, value in enumerate(mixed.encoded) if value]
+    deleted = [row for row, value in enumerate(mixed.encoded) if not value]
+    rows = {row: number for number, row in enumerate(stored)}
+    return Prepared(
+        mixed.namespaces,
+        [mixed.places[row] for row in stored],
+        [mixed.keys[row] for row in stored],
+        [mixed.encoded[row] for row in stored],
+        {rows[row]: vectors for row, vectors in mixed.vectors.items()},
+        {rows[row]: ttl for row, ttl in mixed.ttl_us.items()},
+        {rows[row]: words for row, words in mixed.words.items()},
+        [(mixed.places[row], mixed.keys[row]) for row in deleted],
+    )
+
+
+@dataclass(slots=True)
+class _Namespace:
+    """The puts of one namespace so far: the row of each key."""
+
+    place: int
+    rows: dict[bytes, int] = field(default_factory=dict)
+
+
+def _checked(namespace: Any) -> tuple[str, ...]:
+    """Return `namespace`; raise unless items can be stored in it."""
+    checked = check_namespace(namespace)
+    if not checked:
         raise InvalidInputError(
             "an item cannot be stored in the empty namespace (): give it a label"
         )
-    known.add(namespace)
+    return checked

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from lgkv.connection import Connection
@@ -120,8 +120,13 @@ def _embedded(embed: Embed, several: list[dict[str, str]], dims: int) -> list[Ve
             f"the embedding gave vectors of shape {rows.shape} for {len(unique)} texts: "
             f"it must give {dims} numbers for each"
         )
-    by_text = {} if rows is None else dict(zip(unique, rows, strict=True))
-    return [VectorSet.of(texts, [by_text[text] for text in texts.values()]) for texts in several]
+    if rows is None:
+        return [None] * len(several)
+    numbers = dict(zip(unique, count(), strict=False))
+    return [
+        VectorSet.among(tuple(texts), rows, [numbers[text] for text in texts.values()])
+        for texts in several
+    ]
 
 
 def _commit(
@@ -129,14 +134,14 @@ def _commit(
 ) -> None:
     def apply(batch: Batch) -> bool:
         seen: list[bytes] = []
-        new: list[NewVectors] = []
+        new = NewVectors()
         for suffix, sequence, several in zip(part.suffixes, part.sequences, vectors, strict=True):
             place = read_place(batch, suffix)
             if place is None or place[1] != sequence:
                 continue  # it was changed meanwhile, and is to do again
             seen.append(suffix)
             if several is not None:
-                new.append(NewVectors(node_of(suffix), suffix, several))
+                new.add(node_of(suffix), suffix, several)
         return put_pending(batch, pending, seen, new)
 
     if not connection.commit(Change(apply)):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,13 +13,23 @@ from lgkv.errors import CorruptionError
 from lgkv.expiry import is_past, needs_refresh
 from lgkv.filters import Test, compile_encoded
 from lgkv.keywords import best_by_words, fuse
-from lgkv.layout import Table
+from lgkv.layout import MEMORY, Table
 from lgkv.memory.checks import check_key, check_mode, check_namespace, check_page
 from lgkv.memory.fields import Match, find_matches, matched, read_fields, why_not
-from lgkv.memory.items import ItemRecord, checked, item_suffix, node_of, read_item, utc_time
+from lgkv.memory.items import (
+    ItemRecord,
+    checked,
+    decode_mapping,
+    fetch_item,
+    item_suffix,
+    node_of,
+    read_item,
+    utc_time,
+)
 from lgkv.memory.listing import list_namespaces
 from lgkv.memory.nearest import Meaning, Near, Nearest
 from lgkv.memory.recency import Found, newest_first
+from lgkv.memory.types import SearchPlan, StoredItem
 from lgkv.nodes import Node, Paths, path_of, walk_nodes
 from lgkv.snapshot import Snapshot
 from lgkv.vectors import IndexConfig, Plan, check_vector
@@ -33,38 +42,6 @@ __all__ = ["MemoryView", "SearchPlan", "StoredItem"]
 
 FUSED: Final = 200
 """As many of the best by words, and by vector, are fused."""
-
-
-class StoredItem(NamedTuple):
-    """An item as it was read; the value is the caller's own.
-
-    `score` is what a search by vector or by words gave it, None without one, and `parts` are
-    the scores that it is made of, by "vector" and "keyword". Times are aware, in UTC;
-    `expires_at` is None for an item that stays.
-    """
-
-    namespace: tuple[str, ...]
-    key: str
-    value: dict[str, Any]
-    created_at: datetime.datetime
-    updated_at: datetime.datetime
-    score: float | None = None
-    expires_at: datetime.datetime | None = None
-    parts: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchPlan:
-    """How a search goes about it, and why.
-
-    `plan` is "field" where the index of a declared field names what can match, `entries`
-    items in all; else "recency": the items are tested one after the other, newest first.
-    """
-
-    plan: str
-    field: str | None
-    entries: int | None
-    reason: str
 
 
 @dataclass(slots=True)
@@ -86,18 +63,20 @@ class MemoryView:
     `refresh` and whose deadline is due to be moved are gathered in `to_refresh`.
     """
 
+    __slots__ = ("_clock", "_ended_by", "_meaning", "_paths", "_snapshot", "to_refresh")
+
     def __init__(
         self,
         snapshot: Snapshot,
-        now_us: int,
+        clock: Callable[[], int],
         paths: Paths,
         meaning: Meaning,
         *,
         omit_expired: bool,
     ) -> None:
-        self._snapshot, self._now, self._paths = snapshot, now_us, paths
+        self._snapshot, self._clock, self._paths = snapshot, clock, paths
         self._meaning = meaning
-        self._ended_by = now_us if omit_expired else 0
+        self._ended_by = clock() if omit_expired else 0
         self.to_refresh: set[bytes] = set()
 
     def __enter__(self) -> Self:
@@ -111,13 +90,21 @@ class MemoryView:
     ) -> StoredItem | None:
         """Return the item, or None."""
         suffix = self._suffix_of(namespace, key)
-        found = None if suffix is None else read_item(self._snapshot, suffix)
-        if suffix is None or found is None:
+        if suffix is None:
             return None
-        pack, record = found
-        if self._ended_by and 0 < record.deadline_us <= self._ended_by:
+        fetched = fetch_item(*self._snapshot.reader(MEMORY), decode_mapping, MEMORY, suffix)
+        if not fetched:
+            found = read_item(self._snapshot, suffix) if fetched is None else None
+            if found is None or self._hides(found[1]):
+                return None
+            return self._item(namespace, suffix, *found, refresh=refresh)
+        text, value, created, updated, expires, deadline_us, ttl_us = fetched
+        if 0 < deadline_us <= self._ended_by:
             return None
-        return self._item(namespace, suffix, pack, record, refresh=refresh)
+        if refresh and ttl_us and needs_refresh(ttl_us, deadline_us, self._clock()):
+            self.to_refresh.add(suffix)
+        fields = namespace, text, value, created, updated, None, expires, None
+        return tuple.__new__(StoredItem, fields)  # sooner than by its own `__new__`
 
     def _suffix_of(self, namespace: tuple[str, ...], key: str) -> bytes | None:
         """Return what the keys of the item's records end in; None if there is no such namespace."""
@@ -126,7 +113,9 @@ class MemoryView:
             number = known[namespace]  # it was checked when it was found
         except (KeyError, TypeError):
             number = self._paths.number(self._snapshot, check_namespace(namespace))
-        return None if number is None else item_suffix(number, check_key(key))
+        if number is None:
+            return None
+        return item_suffix(number, key if type(key) is str else check_key(key))
 
     def search(
         self,
@@ -361,26 +350,19 @@ class MemoryView:
         parts: Mapping[str, float] | None = None,
         refresh: bool,
     ) -> StoredItem:
-        ttl_us = record.ttl_us
-        if refresh and ttl_us and needs_refresh(ttl_us, record.deadline_us, self._now):
+        updated_us, _, created_us, ttl_us, deadline_us, _, _ = record
+        if refresh and ttl_us and needs_refresh(ttl_us, deadline_us, self._clock()):
             self.to_refresh.add(suffix)
         try:
-            updated = utc_time(record.updated_us)
-            is_first = record.created_us == record.updated_us
-            created = updated if is_first else utc_time(record.created_us)
-            expires = utc_time(record.deadline_us) if record.deadline_us else None
+            updated = utc_time(updated_us)
+            created = updated if created_us == updated_us else utc_time(created_us)
+            expires = utc_time(deadline_us) if deadline_us else None
         except OverflowError as error:
             raise CorruptionError(Table.MEMORY.label, pack, f"a damaged time: {error}") from None
-        return StoredItem(
-            namespace,
-            record.key_text(pack),
-            record.value(pack),
-            created,
-            updated,
-            score,
-            expires,
-            parts if parts or score is None else {"vector": score},
-        )
+        key, value = record.key_text(pack), record.value(pack)
+        parts = parts if parts or score is None else {"vector": score}
+        fields = namespace, key, value, created, updated, score, expires, parts
+        return tuple.__new__(StoredItem, fields)  # sooner than by its own `__new__`
 
     def _hides(self, record: ItemRecord) -> bool:
         return self._ended_by > 0 and is_past(record.deadline_us, self._ended_by)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice, repeat
 from typing import Final
 
 from lgkv.errors import CorruptionError
@@ -22,7 +22,6 @@ from lgkv.memory.fields import fields_of, index_item, unindex_item
 from lgkv.memory.items import (
     PACK_BYTES,
     ItemRecord,
-    Place,
     checked,
     find_entry,
     item_key,
@@ -61,18 +60,22 @@ class _Work:
 
     node: Node
     prefix: bytes
+    """What the keys of its items' records begin with."""
+    updated: int
+    """When its items are updated: never earlier than the one before them."""
     packs: dict[bytes, _Pack] = field(default_factory=dict)
-    new: list[tuple[bytes, Place, bytes]] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """The rows of the items that are added."""
 
 
 def apply(
     batch: Batch,
-    puts: Iterable[Prepared],
+    puts: Prepared,
     refresh: Collection[bytes],
     now: int,
     config: IndexConfig | None = None,
 ) -> VectorState | None:
-    """Write `puts`, of which no two are of one item, and move the deadlines of `refresh`.
+    """Write `puts`, and move the deadlines of `refresh`.
 
     Returns the counters of the vectors, if any were changed.
     """
@@ -103,31 +106,63 @@ class _Change:
         self._fields = fields_of(batch)
         self._keywords = KeywordChanges(batch)
         self._works: dict[int, _Work] = {}
+        self._first = 0
+        self._keys: list[bytes] = []
+        self._entries: list[bytes] = []
+        """The items that are added: their records' keys and entries, and the first's sequence."""
 
     # --- items ---
 
-    def put_all(self, puts: Iterable[Prepared]) -> None:
-        """Store and delete items, of which no two are the same."""
-        places, keys = [], []
-        works: dict[tuple[str, ...], _Work] = {}
-        for put in puts:
-            namespace = put.namespace
-            work = works.get(namespace)
+    def put_all(self, puts: Prepared) -> None:
+        """Delete and store items."""
+        for place, raw in puts.deleted:
+            node = self._tree.find(puts.namespaces[place])
+            if node is not None:
+                self._delete(self._work(node), pack_bytes(raw))
+        if not puts.keys:
+            return
+        batch = self._batch
+        works: dict[int, _Work] = {}
+        owners: list[_Work] = []
+        keys: list[bytes] = []
+        for row, place in enumerate(puts.places):
+            work = works.get(place)
             if work is None:
-                node = (self._tree.find if put.encoded is None else self._tree.make)(namespace)
-                if node is None:
-                    continue
-                work = works[namespace] = self._work(node)
-            suffix = work.prefix + pack_bytes(put.key)
-            places.append((put, work, suffix))
-            keys.append(item_key(suffix))
-        bodies = self._batch.get_all(MEMORY, keys)
-        for (put, work, suffix), body in zip(places, bodies, strict=True):
-            old = None if body is None else self._take(work, suffix, body)
-            if put.encoded is not None:
-                self._store(work, suffix, put, put.encoded, old)
-            elif old is not None:
-                self._remove(work, suffix, old)
+                work = works[place] = self._work(self._tree.make(puts.namespaces[place]))
+            work.rows.append(row)
+            owners.append(work)
+            keys.append(work.prefix + pack_bytes(puts.keys[row]))
+        before: dict[int, ItemRecord] = {}
+        for row, body in enumerate(batch.get_all(MEMORY, keys)):
+            if body is None:
+                owners[row].node.items += 1
+            else:
+                before[row] = self._take(owners[row], keys[row][1:], body)
+        self._first = batch.state.sequence + 1
+        batch.state.sequence += len(keys)
+        self._keys, self._entries = keys, self._entries_of(puts, owners, before)
+        if before or puts.vectors or puts.ttl_us or puts.words:
+            for row in sorted({*puts.vectors, *puts.ttl_us, *puts.words, *before}):
+                self._store_beside(owners[row].node, keys[row][1:], puts, row, before.get(row))
+
+    def _entries_of(
+        self, puts: Prepared, owners: list[_Work], before: dict[int, ItemRecord]
+    ) -> list[bytes]:
+        """Return the entries of items, each with the next sequence."""
+        now, updated = self._now, [work.updated for work in owners]
+        created: list[int] = updated
+        if before:
+            created = updated.copy()
+            for row, old in before.items():
+                if not is_past(old.deadline_us, now):
+                    created[row] = old.created_us
+        ttls: Iterable[int] = repeat(0)
+        deadlines: Iterable[int] = repeat(0)
+        if puts.ttl_us:
+            ttls = [puts.ttl_us.get(row, 0) for row in range(len(updated))]
+            deadlines = [now + ttl if ttl else 0 for ttl in ttls]
+        columns = updated, count(self._first), created, ttls, deadlines, puts.keys, puts.encoded
+        return list(map(pack_entry, *columns))
 
     def expire(self, suffix: bytes, deadline: int) -> int:
         """Delete the item if it has this deadline; return how many were deleted."""
@@ -144,20 +179,11 @@ class _Change:
         self._remove(work, suffix, old)
         return 1
 
-    def _store(
-        self, work: _Work, suffix: bytes, put: Prepared, encoded: bytes, old: ItemRecord | None
+    def _store_beside(
+        self, node: Node, suffix: bytes, puts: Prepared, row: int, old: ItemRecord | None
     ) -> None:
-        batch, node, now = self._batch, work.node, self._now
-        _, key, _, vectors, ttl_us, words = put
-        state = batch.state
-        state.sequence = sequence = state.sequence + 1
-        updated = node.newest[0]
-        updated = max(now, updated)
-        node.newest = place = updated, sequence
-        created = updated if old is None or is_past(old.deadline_us, now) else old.created_us
-        deadline = now + ttl_us if ttl_us else 0
-        entry = pack_entry(updated, sequence, created, ttl_us, deadline, key, encoded)
-        work.new.append((suffix, place, entry))
+        """Store what an item has beside its entry, in place of what it had."""
+        vectors, words, ttl_us = puts.vectors.get(row), puts.words.get(row), puts.ttl_us.get(row)
         if old is not None:
             self._vectors.remove(suffix)
         if vectors is not None:
@@ -165,11 +191,17 @@ class _Change:
         if words is not None or old is not None:
             self._keywords.put(node.number, suffix, words or {})
         before = 0 if old is None else old.deadline_us
+        deadline = self._now + ttl_us if ttl_us else 0
         if before or deadline:
-            move_deadline(batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
+            move_deadline(self._batch, Kind.ITEM_DEADLINE, suffix, before, deadline)
             node.expiring += (deadline > 0) - (before > 0)
-        if old is None:
-            node.items += 1
+
+    def _delete(self, work: _Work, part: bytes) -> None:
+        """Delete the item whose key is packed as `part`, if it is there."""
+        suffix = (work.prefix + part)[1:]
+        body = self._batch.get(MEMORY, item_key(suffix))
+        if body is not None:
+            self._remove(work, suffix, self._take(work, suffix, body))
 
     def _remove(self, work: _Work, suffix: bytes, old: ItemRecord) -> None:
         self._batch.delete(MEMORY, item_key(suffix))
@@ -184,7 +216,9 @@ class _Change:
     def _work(self, node: Node) -> _Work:
         work = self._works.get(node.number)
         if work is None:
-            work = self._works[node.number] = _Work(node, pack_uint(node.number))
+            updated = max(self._now, node.newest[0])
+            prefix = item_key(pack_uint(node.number))
+            work = self._works[node.number] = _Work(node, prefix, updated)
         return work
 
     def _take(self, work: _Work, suffix: bytes, body: bytes) -> ItemRecord:
@@ -219,47 +253,54 @@ class _Change:
 
     def save(self) -> VectorState | None:
         """Write the packs, the namespaces and the vectors; return the counters of these."""
+        bodies = [b""] * len(self._keys)
         for work in self._works.values():
             self._tree.changed(work.node)
-            if work.new:
-                self._append(work)
+            if work.rows:
+                self._append(work, bodies)
             for pack in work.packs.values():
                 if pack.gone:
                     rest = checked(pack.key, without_entries, pack.stored, pack.gone)
                     self._write(pack, rest)
+        self._batch.set_all(MEMORY, self._keys, bodies)
         self._keywords.save()
         self._tree.save()
         return self._vectors.save()
 
-    def _append(self, work: _Work) -> None:
-        """Put the new entries behind the last pack, and into new ones as it fills up."""
-        node = work.node
+    def _append(self, work: _Work, bodies: list[bytes]) -> None:
+        """Put the new entries behind the last pack, and into new ones as it fills up.
+
+        In the row of each item `bodies` gets what its record says: the place of the pack, and
+        the item's sequence.
+        """
+        node, entries, first = work.node, self._entries, self._first
         last = self._pack(work, pack_key(node.number, node.last_pack))
         if last is None:
-            last = self._begin(work, node, work.new[0][1])
+            last = self._begin(work, work.rows[0])
         body = last.stored
         if last.gone:
             body = checked(last.key, without_entries, body, last.gone)
         parts, size = [body], len(body)
-        records, pack = [], place_bytes(node.last_pack)
-        for suffix, place, entry in work.new:
+        place = place_bytes(node.last_pack)
+        for row in work.rows:
+            entry = entries[row]
             if size and size + len(entry) > PACK_BYTES:
                 self._write(last, b"".join(parts))
-                last, parts, size = self._begin(work, node, place), [], 0
-                pack = place_bytes(place)
+                last, parts, size = self._begin(work, row), [], 0
+                place = place_bytes(node.last_pack)
             parts.append(entry)
             size += len(entry)
-            records.append((item_key(suffix), pack + place[1].to_bytes(8, "big")))
+            bodies[row] = place + (first + row).to_bytes(8, "big")
             if self._fields.fields:
                 record = unpack_item(last.key, entry, 0)
                 index_item(self._batch, self._fields, node.number, record, node.last_pack)
         self._write(last, b"".join(parts))
-        self._batch.set_all(MEMORY, records)
+        node.newest = work.updated, first + work.rows[-1]
 
-    @staticmethod
-    def _begin(work: _Work, node: Node, place: Place) -> _Pack:
-        node.last_pack = place
-        key = pack_key(node.number, place)
+    def _begin(self, work: _Work, row: int) -> _Pack:
+        """Begin a pack with the entry of a row."""
+        work.node.last_pack = place = work.updated, self._first + row
+        key = pack_key(work.node.number, place)
         pack = work.packs[key] = _Pack(key, b"")
         return pack
 

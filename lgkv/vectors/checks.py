@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -19,17 +19,25 @@ MAX_DIMS: Final = 1 << 16
 
 
 class VectorSet(NamedTuple):
-    """An item's vectors: one row for each path."""
+    """An item's vectors, one for each path: `rows` from `first` on, of which others may be more."""
 
     paths: tuple[str, ...]
     rows: NDArray[np.float32]
+    first: int = 0
 
     @classmethod
-    def of(cls, paths: Iterable[str], rows: list[NDArray[np.float32]]) -> VectorSet | None:
-        """Return checked vectors, each with its path, as one set; None without any."""
-        if len(rows) == 1:
-            return cls(tuple(paths), rows[0][None])
-        return cls(tuple(paths), np.stack(rows)) if rows else None
+    def among(
+        cls, paths: tuple[str, ...], rows: NDArray[np.float32], numbers: Sequence[int]
+    ) -> VectorSet | None:
+        """Return those of checked vectors that have these numbers; None without any."""
+        if len(numbers) == 1:
+            return cls(paths, rows, numbers[0])
+        return cls(paths, rows[list(numbers)]) if numbers else None
+
+    @property
+    def own(self) -> NDArray[np.float32]:
+        """Its vectors alone."""
+        return self.rows[self.first : self.first + len(self.paths)]
 
 
 def vector_set(vectors: Any) -> VectorSet | None:
@@ -106,7 +114,8 @@ def check_rows(vectors: Any, what: str) -> NDArray[np.float32]:
     if given.dtype.kind not in "fiu":
         raise InvalidInputError(f"{what} is not a list of numbers, but of {given.dtype}")
     if given.dtype == np.float32:
-        rows = np.array(given, order="C")
+        made_here = isinstance(vectors, list) and given.flags.c_contiguous
+        rows = given if made_here else np.array(given, order="C")
     else:
         with np.errstate(over="ignore"):
             rows = np.array(given, dtype=np.float32, order="C")

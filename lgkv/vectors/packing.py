@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from lgkv.errors import CorruptionError, InvalidInputError
-from lgkv.keys import pack_uint
+from lgkv.keys import encode_text, pack_uint
 from lgkv.layout import Kind, Table, check_record, decode_plain, encode_fields
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.checks import VectorSet
@@ -20,13 +21,40 @@ if TYPE_CHECKING:
 
 __all__ = ["NewVectors", "fields_of", "find_vectors", "pack_new", "vectors_key"]
 
+_LIST_OF_TWO: Final = b"\x82"
 
-class NewVectors(NamedTuple):
-    """The vectors that an item is given; `node` is the number of its namespace."""
 
-    node: int
-    suffix: bytes
-    vectors: VectorSet
+@dataclass(slots=True)
+class NewVectors:
+    """The vectors that items are given: a column for each field, a row for each item."""
+
+    nodes: list[int] = field(default_factory=list)
+    """The numbers of their namespaces."""
+    suffixes: list[bytes] = field(default_factory=list)
+    sets: list[VectorSet] = field(default_factory=list)
+
+    def add(self, node: int, suffix: bytes, vectors: VectorSet) -> None:
+        """Give an item vectors."""
+        self.nodes.append(node)
+        self.suffixes.append(suffix)
+        self.sets.append(vectors)
+
+    def by_node(self) -> NewVectors:
+        """Return the same, sorted by namespace; the order inside a namespace is kept."""
+        order = sorted(range(len(self.nodes)), key=self.nodes.__getitem__)
+        return NewVectors(
+            [self.nodes[row] for row in order],
+            [self.suffixes[row] for row in order],
+            [self.sets[row] for row in order],
+        )
+
+    def part(self, start: int, stop: int) -> NewVectors:
+        """Return rows from `start` on and before `stop`."""
+        part = slice(start, stop)
+        return NewVectors(self.nodes[part], self.suffixes[part], self.sets[part])
+
+    def __len__(self) -> int:
+        return len(self.nodes)
 
 
 def vectors_key(generation: int, suffix: bytes) -> bytes:
@@ -63,47 +91,68 @@ def fields_of(key: bytes, body: bytes, *types: type) -> list[Any]:
     return fields
 
 
-def pack_new(
-    batch: Batch, state: VectorState, settings: Settings, new: list[NewVectors]
-) -> list[Slab]:
+def pack_new(batch: Batch, state: VectorState, settings: Settings, new: NewVectors) -> list[Slab]:
     """Give new vectors labels, write their items' records, and return slabs of them."""
-    new.sort(key=lambda one: one.node)  # keeps the order inside a namespace
+    new = new.by_node()
     most = max(1, SLAB_BYTES // (settings.dims * settings.float_bytes + 64))
     slabs: list[Slab] = []
-    part: list[NewVectors] = []
-    count = 0
-    for one in new:
-        if part and count + len(one.vectors.rows) > most:
-            slabs.append(_slab(batch, state, settings, part))
-            part, count = [], 0
-        part.append(one)
-        count += len(one.vectors.rows)
-    return [*slabs, _slab(batch, state, settings, part)]
+    start = count = 0
+    for row, vectors in enumerate(new.sets):
+        if count and count + len(vectors.paths) > most:
+            slabs.append(_slab(batch, state, settings, new.part(start, row)))
+            start, count = row, 0
+        count += len(vectors.paths)
+    return [*slabs, _slab(batch, state, settings, new.part(start, len(new)))]
 
 
-def _slab(batch: Batch, state: VectorState, settings: Settings, part: list[NewVectors]) -> Slab:
+def _slab(batch: Batch, state: VectorState, settings: Settings, new: NewVectors) -> Slab:
     first = state.labels + 1
-    items: list[int] = []
-    nodes: list[int] = []
-    suffixes: list[bytes] = []
-    records: list[tuple[bytes, bytes]] = []
+    counts = np.array([len(vectors.paths) for vectors in new.sets])
+    items = first + np.cumsum(counts) - counts
+    state.labels += int(counts.sum())
     prefix = vectors_key(settings.generation, b"")
-    for one in part:
-        paths = [path.encode("utf-8", "surrogatepass") for path in one.vectors.paths]
-        item, count = state.labels + 1, len(paths)
-        records.append((prefix + one.suffix, encode_fields([item, paths])))
-        state.labels += count
-        items += [item] * count
-        nodes += [one.node] * count
-        suffixes += [one.suffix] * count
-    batch.set_all(Table.MEMORY, records)
-    rows = _stored([one.vectors.rows for one in part], settings)
-    return make_slab(first, items, nodes, suffixes, rows)
+    keys = [prefix + suffix for suffix in new.suffixes]
+    batch.set_all(Table.MEMORY, keys, _bodies(items.tolist(), new.sets))
+    several = counts.tolist()
+    return make_slab(
+        first,
+        np.repeat(items, counts),
+        np.repeat(np.array(new.nodes, np.uint64), counts),
+        [suffix for suffix, count in zip(new.suffixes, several, strict=True) for _ in range(count)],
+        _stored(_rows(new.sets, counts), settings),
+    )
 
 
-def _stored(several: list[NDArray[np.float32]], settings: Settings) -> NDArray[Any]:
-    """Return rows one below the other, as they are stored."""
-    rows = np.concatenate(several)
+def _bodies(items: list[int], sets: list[VectorSet]) -> list[bytes]:
+    """Return the records of items: the label of the first vector, and the paths.
+
+    Each is what `encode_fields` makes of both in a list; nearly all items have the same paths.
+    """
+    known: dict[tuple[str, ...], bytes] = {}
+    bodies: list[bytes] = []
+    for item, vectors in zip(items, sets, strict=True):
+        paths = known.get(vectors.paths)
+        if paths is None:
+            paths = encode_fields([encode_text(path) for path in vectors.paths])
+            known[vectors.paths] = paths
+        bodies.append(_LIST_OF_TWO + encode_fields(item) + paths)
+    return bodies
+
+
+def _rows(sets: list[VectorSet], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the vectors one below the other."""
+    rows = sets[0].rows
+    if any(vectors.rows is not rows for vectors in sets):
+        return np.concatenate([vectors.own for vectors in sets])
+    firsts = np.array([vectors.first for vectors in sets])
+    ends = np.cumsum(counts)
+    places = np.arange(ends[-1]) + np.repeat(firsts - ends + counts, counts)
+    gathered: NDArray[np.float32] = rows[places]
+    return gathered
+
+
+def _stored(rows: NDArray[np.float32], settings: Settings) -> NDArray[Any]:
+    """Return rows as they are stored."""
     if settings.storage == "float32":
         return rows.astype("<f4", copy=False)
     with np.errstate(over="ignore"):

@@ -156,7 +156,7 @@ def still_to_do(snapshot: Snapshot, pending: Pending, live: int) -> Iterator[byt
         yield key[len(prefix) :]
 
 
-def put_pending(batch: Batch, pending: Pending, seen: list[bytes], new: list[NewVectors]) -> bool:
+def put_pending(batch: Batch, pending: Pending, seen: list[bytes], new: NewVectors) -> bool:
     """Add vectors for some of the items in `seen`; False if others took over meanwhile."""
     state, now = read_state(batch), read_pending(batch)
     if now is None or now.settings != pending.settings:

@@ -77,13 +77,15 @@ class VectorChanges:
     config: IndexConfig | None = None
     _settings: Settings | None = None
     _state: VectorState | None = None
-    _new: list[NewVectors] = field(default_factory=list)
+    _new: NewVectors | None = None
     _dead: list[int] = field(default_factory=list)
     _changed: set[bytes] = field(default_factory=set)
 
     def put(self, node: int, suffix: bytes, vectors: VectorSet) -> None:
         """Give the item at `suffix` in `node` vectors; `remove` has taken those it had."""
-        self._new.append(NewVectors(node, suffix, vectors))
+        if self._new is None:
+            self._new = NewVectors()
+        self._new.add(node, suffix, vectors)
 
     def remove(self, suffix: bytes) -> None:
         """Take the vectors of the item at `suffix`, if it has any."""
@@ -116,19 +118,17 @@ class VectorChanges:
         if self._dead and settings is not None:
             touched += kill(self.batch, settings.generation, self._dead)
         if self._new:
-            settings = settle(self.batch, state, self._dims(), self.config)
+            dims = int(self._new.sets[0].rows.shape[1])
+            settings = settle(self.batch, state, dims, self.config)
             slabs = pack_new(self.batch, state, settings, self._new)
             touched += add_slabs(self.batch, settings.generation, slabs)
             state.vectors += sum(map(len, slabs))
         if settings is not None:
             self._log(state, Entry(settings.generation, sorted(set(touched)), self._dead))
-        given = {new.suffix for new in self._new}
+        given = set(self._new.suffixes) if self._new else set[bytes]()
         follow_pending(self.batch, state, given, self._changed - given)
         write_state(self.batch, state)
         return state
-
-    def _dims(self) -> int:
-        return int(self._new[0].vectors.rows.shape[1])
 
     def _log(self, state: VectorState, entry: Entry) -> None:
         state.sequence += 1

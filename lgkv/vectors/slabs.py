@@ -9,7 +9,7 @@ A deleted vector stays in its slab, marked dead beside it, until half of the sla
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -148,8 +148,8 @@ def _demand(condition: bool, what: str) -> None:  # noqa: FBT001  it reads as a 
 
 def make_slab(
     first: int,
-    items: Sequence[int],
-    nodes: Sequence[int],
+    items: NDArray[np.int64],
+    nodes: NDArray[np.uint64],
     suffixes: list[bytes],
     rows: NDArray[Any],
 ) -> Slab:
@@ -163,9 +163,9 @@ def make_slab(
     return Slab(
         first,
         np.arange(len(rows), dtype=np.uint32),
-        (np.asarray(items, np.uint64) - np.uint64(first)).astype(np.uint32),
+        (items - first).astype(np.uint32),
         scales,
-        np.asarray(nodes, np.uint64),
+        nodes,
         suffixes,
         rows,
     )

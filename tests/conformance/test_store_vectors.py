@@ -105,8 +105,10 @@ def test_texts_are_those_that_langgraph_finds(path: str) -> None:
              "{a,b}": "both", "in": {"text": "deep"}, "in.text": "flat", "a": ["x", "y"],
              "a[0]": "odd"}  # fmt: skip
     index = TextIndex({"embed": Named("m"), "dims": 4, "fields": [path]})
-    texts = index.texts(PutOp(NS, "k", value))
-    assert list(texts.values()) == get_text_at_path(value, path)
+    op, texts = PutOp(NS, "k", value), ["of another"]
+    paths = index.add_texts(op, texts)
+    assert texts[1:] == list(index.texts(op).values()) == get_text_at_path(value, path)
+    assert paths == tuple(index.texts(op))
 
 
 def test_other_model_is_refused_for_writing_and_for_searching(db: lgkv.Database) -> None:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
-from lgkv import _items, _plain
-from lgkv.errors import FilterError
+from lgkv import _items, _plain, layout
+from lgkv.errors import CorruptionError, FilterError
 from lgkv.filters import compile_encoded, compile_filter
 from lgkv.layout import MAX_NESTING, decode_plain, encode_plain
 from lgkv.memory import items
@@ -382,3 +382,131 @@ def test_half_floats_are_read_as_the_decoder_reads_them() -> None:
         assert equal.holds(encoded) is is_number
         single = b"\xa1\x61v\xfa" + np.array(value, ">f4").tobytes()
         assert equal.holds(single) is is_number
+
+
+# --- reading an item ---
+
+
+class Records(dict[bytes, bytes]):
+    """Records by key, read as a snapshot reads them."""
+
+    def get(self, table: Any, key: Any = None) -> Any:  # type: ignore[override]
+        record = super().get(key)
+        return None if record is None else layout.open_record(table, key, record)
+
+    def mapped(self, key: bytes, default: None, _database: None) -> memoryview | None:
+        """Return what LMDB's `get` does."""
+        return memoryview(self[key]) if key in self else default
+
+
+def stored(
+    entry: tuple[Any, ...], beside: list[tuple[Any, ...]], *, compress: bool = False
+) -> tuple[Records, bytes]:
+    """Return the records of an item, with others in its pack, and its suffix."""
+    suffix = items.item_suffix(7, "key")
+    place = items.place_bytes((1, 2))
+    pack_key, item_key = items.packs_of(7) + place, items.item_key(suffix)
+    pack = b"".join(PYTHON.pack_entry(*one) for one in [*beside, entry])
+    where = place + entry[1].to_bytes(8, "big")
+    records = Records()
+    for key, body in ((item_key, where), (pack_key, pack)):
+        records[key] = layout.seal_record(layout.MEMORY, key, body, compress=compress)
+    return records, suffix
+
+
+def reference(records: Any, suffix: bytes) -> Any:
+    """Return what a caller sees of an item, () without one, or the error."""
+    try:
+        found = items.read_item(records, suffix)
+        if found is None:
+            return ()
+        key, record = found
+        times = [
+            PYTHON.utc_time(us) if us or at < 2 else None
+            for at, us in enumerate((record.created_us, record.updated_us, record.deadline_us))
+        ]
+        text, value = record.key_text(key), record.value(key)
+    except (CorruptionError, OverflowError) as error:
+        return type(error)
+    return text, value, *times, record.deadline_us, record.ttl_us
+
+
+def fetched(records: Records, suffix: bytes) -> Any:
+    return _items.fetch_item(records.mapped, None, items.decode_mapping, layout.MEMORY, suffix)
+
+
+moments = st.integers(0, 253_402_300_799_999_999) | st.integers(0, 9)
+stored_items = st.tuples(
+    moments,
+    st.integers(100, 2**64 - 1),
+    moments,
+    counts,
+    moments,
+    st.binary(max_size=12) | st.text(max_size=5).map(lambda text: text.encode()),
+    st.dictionaries(st.text(max_size=3), st.integers() | st.decimals(allow_nan=False), max_size=3)
+    .map(encode_plain),
+)  # fmt: skip
+empty = st.just(b"")
+others = st.lists(
+    st.tuples(counts, st.integers(0, 99), counts, counts, counts, st.binary(max_size=9), empty),
+    max_size=3,
+)
+
+
+@given(entry=stored_items, beside=others)
+def test_item_is_fetched_as_the_reference_reads_it(
+    entry: tuple[Any, ...], beside: list[tuple[Any, ...]]
+) -> None:
+    records, suffix = stored(entry, beside)
+    found, expected = fetched(records, suffix), reference(records, suffix)
+    if found is None:  # it is left to the reference, and only what is unusual is
+        assert expected is CorruptionError or _plain.decode_mapping(entry[-1]) is None
+    else:
+        assert found == expected
+        assert [type(one) for one in found] == [type(one) for one in expected]
+
+
+@given(
+    entry=stored_items,
+    which=st.integers(0, 1),
+    at=st.integers(0, 300),
+    byte=st.integers(1, 255),
+    cut=st.integers(0, 60),
+)
+def test_damaged_item_is_left_to_the_reference(
+    entry: tuple[Any, ...], which: int, at: int, byte: int, cut: int
+) -> None:
+    records, suffix = stored(entry, [])
+    key = list(records)[which]
+    record = bytearray(records[key])
+    record[at % len(record)] ^= byte
+    for damaged in (bytes(record), records[key][: max(0, len(record) - cut - 1)]):
+        records[key] = damaged
+        assert fetched(records, suffix) is None
+        assert reference(records, suffix) is CorruptionError
+
+
+@given(pack=hostile, sequence=st.integers(0, 9))
+def test_hostile_pack_with_its_checksum_is_read_as_the_reference_does(
+    pack: bytes, sequence: int
+) -> None:
+    records, suffix = stored((1, sequence, 1, 0, 0, b"key", encode_plain({})), [])
+    key = list(records)[1]
+    records[key] = layout.seal_record(layout.MEMORY, key, pack)
+    found = fetched(records, suffix)
+    assert found is None or found == reference(records, suffix)
+
+
+def test_item_that_is_not_there_is_told_from_one_that_is_unusual() -> None:
+    entry = 1, 100, 1, 0, 0, b"key", encode_plain({"text": "likes tea " * 200})
+    records, suffix = stored(entry, [])
+    assert fetched(Records(), suffix) == ()
+    assert fetched(records, suffix)[1] == {"text": "likes tea " * 200}
+    compressed, _ = stored(entry, [], compress=True)
+    assert len(compressed[list(records)[1]]) < 1000
+    assert fetched(compressed, suffix) is None
+    assert reference(compressed, suffix) == fetched(records, suffix)
+    del records[list(records)[1]]  # the pack
+    assert fetched(records, suffix) is None
+    assert reference(records, suffix) is CorruptionError
+    assert fetched(records, b"") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import gc
 import math
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from lgkv.errors import (
 from lgkv.layout import Kind, Table
 from lgkv.memory import SWEEP_ITEMS, Put
 from lgkv.memory.items import pack_entry
-from lgkv.writer import Change
+from lgkv.writer import Batch, Change
 
 UTC = datetime.timezone.utc
 NS = ("users", "42")
@@ -548,6 +549,42 @@ def test_last_put_of_an_item_counts(db: lgkv.Database) -> None:
     )
     assert db.stats().commits == commits + 1
     assert [(item.key, item.value) for item in db.memory.search(())] == [("a", {"v": 2})]
+
+
+def test_last_of_several_puts_has_nothing_of_those_before(db: lgkv.Database) -> None:
+    first = Put(NS, "a", {"v": 1}, [1.0, 0.0], 60, "first")
+    second = Put(NS, "b", {"v": 2}, [0.0, 1.0])
+    db.memory.put_many([first, second, Put(NS, "a", {"v": 3})])
+    assert db.vectors.count() == 1
+    assert db.memory.search((), text="first") == []
+    found = db.memory.search(())
+    assert [(item.key, item.value["v"], item.expires_at) for item in found] == [
+        ("b", 2, None),
+        ("a", 3, None),
+    ]
+    db.memory.put_many([Put(NS, "c", None), first, Put(NS, "a", None), Put(NS, "c", {"v": 4})])
+    assert [item.key for item in db.memory.search(())] == ["c", "b"]
+
+
+def test_put_of_many_makes_few_objects_that_the_collector_looks_at(db: lgkv.Database) -> None:
+    puts = [Put(("n", str(n % 3)), str(n), {"n": n}, [float(n), 1.0]) for n in range(1000)]
+    alive: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        change = db.memory.change(puts)
+        alive.append(len(gc.get_objects()) - before)
+
+        def apply(batch: Batch) -> None:
+            change.apply(batch)
+            alive.append(len(gc.get_objects()) - before)
+
+        db.commit(Change(apply))
+    finally:
+        gc.enable()
+    assert alive[0] <= 2 * len(puts) + 100  # the vectors of each, and their paths
+    assert alive[1] <= alive[0] + 200
 
 
 def test_view_sees_one_commit(db: lgkv.Database) -> None:

@@ -18,7 +18,7 @@ from lgkv import batch as batch_module
 from lgkv import filters
 from lgkv import snapshot as snapshot_module
 from lgkv.layout import Kind, Table
-from lgkv.memory import Put, items
+from lgkv.memory import Put, items, view
 from lgkv.writer import Change
 from tests.invariants import broken_packs
 
@@ -123,6 +123,7 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = self.sealed = 0
         open_record, seal_record = snapshot_module.open_record, batch_module.seal_record
+        seal, fetch_item = batch_module.seal, view.fetch_item
 
         def opening(*arguments: Any) -> bytes:
             self.opened += 1
@@ -132,9 +133,20 @@ class Counting:
             self.sealed += 1
             return seal_record(*arguments, **options)
 
+        def sealing_small(*arguments: Any) -> bytes:
+            self.sealed += 1
+            return seal(*arguments)
+
+        def fetching(*arguments: Any) -> Any:
+            fetched = fetch_item(*arguments)
+            self.opened += 2 if fetched else fetched is not None
+            return fetched
+
+        monkeypatch.setattr(view, "fetch_item", fetching)
         monkeypatch.setattr(snapshot_module, "open_record", opening)
         monkeypatch.setattr(batch_module, "open_record", opening)
         monkeypatch.setattr(batch_module, "seal_record", sealing)
+        monkeypatch.setattr(batch_module, "seal", sealing_small)
 
     def take(self) -> tuple[int, int]:
         """Return how many there were since the last time."""

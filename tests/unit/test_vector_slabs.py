@@ -212,7 +212,8 @@ def test_missing_slab_is_noticed(db: lgkv.Database) -> None:
 
 def test_slab_of_other_dimensions_is_named(db: lgkv.Database) -> None:
     put_all(db, clustered(3, 4, 1))
-    other = slabs.make_slab(1, [1], [1], [b"x"], np.ones((1, 5), np.float32))
+    one = np.array([1])
+    other = slabs.make_slab(1, one, one.astype(np.uint64), [b"x"], np.ones((1, 5), np.float32))
     body = slabs._pack(other)
     db.commit(Change(lambda batch: batch.put(Table.MEMORY, slabs.slab_key(1, 1), body)))
     with pytest.raises(CorruptionError, match="4 dimensions"):

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lgkv
 from lgkv.errors import CorruptionError, DimensionMismatchError, InvalidInputError
-from lgkv.layout import Kind, Table
+from lgkv.keys import encode_text
+from lgkv.layout import Kind, Table, encode_fields
+from lgkv.memory import Put
 from lgkv.vectors import (
     IndexConfig,
     Settings,
+    VectorSet,
     check_query,
     check_rows,
     check_vector,
     common_dims,
+    find_vectors,
     read_settings,
     read_state,
     vector_set,
 )
+from lgkv.vectors.packing import vectors_key
 from lgkv.writer import Change
 
 # --- what may be given ---
@@ -85,6 +93,59 @@ def test_checked_vector_is_a_copy() -> None:
     checked = check_vector(original, "it")
     original[0] = 7
     assert checked.tolist() == [1, 1, 1]
+
+
+def test_list_of_vectors_is_copied_when_checked() -> None:
+    several = [np.zeros(3, np.float32), np.ones(3, np.float32)]
+    checked = check_rows(several, "the embedding")
+    several[0][0] = np.nan
+    assert checked.tolist() == [[0, 0, 0], [1, 1, 1]]
+    whole = np.zeros((2, 3), np.float32)
+    assert not np.shares_memory(check_rows(whole, "the embedding"), whole)
+
+
+def test_vectors_among_others_are_the_items_own() -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for numbers in ([2], [1, 2], [3, 0, 3]):
+        among = VectorSet.among(tuple("abc"[: len(numbers)]), rows, numbers)
+        assert among is not None
+        assert among.own.tolist() == rows[numbers].tolist()
+    assert VectorSet.among((), rows, []) is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.lists(st.sampled_from(["a", "b", "\ud800"]), min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_items_find_their_vectors_and_paths(several: list[tuple[int, list[str]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, lgkv.open(f"{folder}/a.lgkv") as opened:
+        puts = [
+            Put((f"n{node}",), str(number), {}, VectorSet(tuple(paths), rows(number, len(paths))))
+            for number, (node, paths) in enumerate(several)
+        ]
+        opened.memory.put_many(puts)
+        with opened.memory.view() as view:
+            for put in puts:
+                assert view.vectors(put.namespace, put.key).tolist() == put.vectors.rows.tolist()
+                suffix = view._suffix_of(put.namespace, put.key)
+                assert suffix is not None
+                found = find_vectors(view._snapshot, 1, suffix)
+                assert found is not None
+                first, paths = found
+                assert paths == put.vectors.paths
+                body = view._snapshot.get(Table.MEMORY, vectors_key(1, suffix))
+                assert body == encode_fields([first, [encode_text(path) for path in paths]])
+
+
+def rows(number: int, count: int) -> Any:
+    """Return vectors that no other item has."""
+    return np.array([[number, at, 1] for at in range(count)], np.float32)
 
 
 def test_vectors_of_differing_length_are_refused() -> None:

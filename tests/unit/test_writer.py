@@ -299,7 +299,7 @@ class TestBatches:
             batch.put_over(table, K + b"over", b"new", size, compress=True)
             batch.set(table, K + b"set", b"old" * 2000)
             batch.set(table, K + b"set", b"new", 6000)
-            batch.set_all(table, [(other + b"1", b""), (other + b"2", b""), (K + b"all", b"new")])
+            batch.set_all(table, [other + b"1", other + b"2", K + b"all"], [b"", b"", b"new"])
             batch.set(table, K + b"gone", b"old")
             assert batch.delete(table, K + b"gone")
             batch.discard(table, K + b"was never there")
