@@ -50,7 +50,7 @@ torture: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python -m pytest tests/unit/test_native.py tests/unit/test_msgpack.py \
 		tests/unit/test_heads.py tests/unit/test_shadow.py tests/unit/test_recycling.py \
-		tests/fuzz --hypothesis-profile=long --timeout=0
+		tests/unit/test_models.py tests/fuzz --hypothesis-profile=long --timeout=0
 	$(BIN)/python -m tests.fuzz.sanitized --hypothesis-profile=sanitized --timeout=0
 
 $(STAMP): $(SOURCES)

@@ -11,7 +11,7 @@ a serialiser stores both alike, and a list comes back. Anything else has no node
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_Next, PyDict_SetItem, PyDict_Size
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
@@ -323,3 +323,4 @@ def run_length(list nodes, Py_ssize_t at, list values, Py_ssize_t start, dump) -
 include "building.pxi"
 include "fetching.pxi"
 include "cloning.pxi"
+include "reviving.pxi"

@@ -7,20 +7,25 @@ LangGraph's own strict mode gives a dict instead, which fails later and elsewher
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
-from collections.abc import Hashable, Iterable
-from typing import Any, Final, get_origin
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final, TypeVar, get_origin
 
+import ormsgpack
 from langchain_core import messages
 from langchain_core.documents import Document
 from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_methods
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from lgkv._shadow import revive_all
 from lgkv.checkpoints import PLAIN_TYPE
 from lgkv.codec import Payload
+from lgkv.codec.plan import MSGPACK
 from lgkv.errors import InvalidInputError, UnregisteredTypeError
+from lgkv.langgraph._messages import Hook, known_messages, message_hook
 from lgkv.layout import encode_if_plain
 
 try:
@@ -29,6 +34,8 @@ except ImportError:  # langgraph-checkpoint without the runtime, or one that has
     _runtime = None  # type: ignore[assignment]
 
 __all__ = ["AllowedType", "SerdeCodec", "StrictSerializer"]
+
+T = TypeVar("T")
 
 AllowedType = type | tuple[str, str]
 """A class, or its module and name."""
@@ -84,15 +91,20 @@ class StrictSerializer(JsonPlusSerializer):
         Raises:
             UnregisteredTypeError: It holds a value of a type that is not allowed.
         """
-        outer, _watch.refused = _watch.refused, []
-        try:
-            value = super().loads_typed(data)
-            refused = _watch.refused
-        finally:
-            _watch.refused = outer
-        if refused:
-            raise UnregisteredTypeError(*refused[0])
-        return value
+        return _unrefused(super().loads_typed, data)
+
+
+def _unrefused(load: Callable[[T], Any], data: T) -> Any:
+    """Return what `load` gives; UnregisteredTypeError if it was refused a type."""
+    outer, _watch.refused = _watch.refused, []
+    try:
+        value = load(data)
+        refused = _watch.refused
+    finally:
+        _watch.refused = outer
+    if refused:
+        raise UnregisteredTypeError(*refused[0])
+    return value
 
 
 _TRANSPARENT: Final = (JsonPlusSerializer, StrictSerializer)
@@ -133,10 +145,29 @@ def _composition(serde: SerializerProtocol) -> tuple[frozenset[type] | None, Has
     return _MODELS, (kind, frozenset(allowed) if isinstance(allowed, set) else allowed)
 
 
+def _load(
+    serde: SerializerProtocol, models: frozenset[type] | None
+) -> Callable[[bytes], Any] | None:
+    """Return what loads MessagePack as a serialiser does, but sooner, None if only it knows how."""
+    others: Hook | None = getattr(serde, "_unpack_ext_hook", None)
+    if models is None or others is None:
+        return None
+    hook, known = message_hook(others), known_messages()
+    unpack = functools.partial(ormsgpack.unpackb, ext_hook=hook, option=ormsgpack.OPT_NON_STR_KEYS)
+    if isinstance(serde, StrictSerializer):
+        unpack = functools.partial(_unrefused, unpack)
+
+    def load(raw: bytes) -> Any:
+        messages = revive_all(raw, known)  # as it is of most long lists
+        return unpack(raw) if messages is None else messages
+
+    return load
+
+
 class SerdeCodec:
     """A codec that is a LangGraph serialiser."""
 
-    __slots__ = ("_serde", "models", "signature")
+    __slots__ = ("_load", "_serde", "models", "signature")
 
     models: frozenset[type] | None
     signature: Hashable
@@ -145,6 +176,7 @@ class SerdeCodec:
         # A serialiser that has `dumps` and `loads` only may be set on a saver afterwards.
         self._serde = serde if hasattr(serde, "dumps_typed") else maybe_add_typed_methods(serde)
         self.models, self.signature = _composition(self._serde)
+        self._load = _load(self._serde, self.models)
 
     def encode(self, value: Any) -> Payload:
         """Return `value` as the serialiser's payload; InvalidInputError if it has none."""
@@ -159,6 +191,8 @@ class SerdeCodec:
 
     def decode(self, payload: Payload) -> Any:
         """Return a fresh value; InvalidInputError if the serialiser does not know its type."""
+        if payload[0] == MSGPACK and self._load is not None:
+            return self._load(payload[1])
         try:
             return self._serde.loads_typed(payload)
         except NotImplementedError as error:

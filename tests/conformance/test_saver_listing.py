@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 import lgkv
 from lgkv.errors import FilterError
 from lgkv.langgraph import LgkvSaver
+from lgkv.langgraph.serde import SerdeCodec
 from lgkv.writer import Change
 from tests.conformance.checkpoints import checkpoint_of, config_of, id_of, ids_of, new_id, put
 
@@ -129,13 +130,13 @@ def test_default_serialiser_never_sees_the_metadata_of_a_filter(
     for step in range(5):
         put(saver, None, {"a": step}, {"a": step}, metadata={"step": step})
     called: list[Any] = []
-    loads = type(saver.serde).loads_typed
+    decode = SerdeCodec.decode
 
-    def counting(self: Any, data: tuple[str, bytes]) -> Any:
-        called.append(data)
-        return loads(self, data)
+    def counting(self: SerdeCodec, payload: tuple[str, bytes]) -> Any:
+        called.append(payload)
+        return decode(self, payload)
 
-    monkeypatch.setattr(type(saver.serde), "loads_typed", counting)
+    monkeypatch.setattr(SerdeCodec, "decode", counting)
     assert list(saver.list(None, filter={"step": 99})) == []
     assert called == []
     assert len(list(saver.list(None, filter={"step": 3}))) == 1

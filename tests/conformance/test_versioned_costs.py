@@ -19,6 +19,7 @@ import lgkv
 from lgkv.batch import Batch
 from lgkv.checkpoints.values import PIECE_BYTES
 from lgkv.langgraph import LgkvSaver, StrictSerializer
+from lgkv.langgraph.serde import SerdeCodec
 from lgkv.layout import Kind, Table
 from tests.conformance.checkpoints import put
 from tests.conformance.stored import StoredThread, audit
@@ -51,7 +52,7 @@ def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what the serialiser is given: elements of lists and dicts, models, and payloads."""
     counted: Counter[str] = Counter()
     dumps, default = StrictSerializer.dumps_typed, jsonplus._msgpack_default
-    loads = StrictSerializer.loads_typed
+    decode = SerdeCodec.decode
 
     def counting_dumps(self: StrictSerializer, value: Any) -> tuple[str, bytes]:
         counted["elements"] += len(value) if type(value) in (list, dict) else 1
@@ -61,12 +62,12 @@ def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["models"] += hasattr(value, "model_dump")
         return default(value)
 
-    def counting_loads(self: StrictSerializer, data: tuple[str, bytes]) -> Any:
+    def counting_decode(self: SerdeCodec, payload: tuple[str, bytes]) -> Any:
         counted["loads"] += 1
-        return loads(self, data)
+        return decode(self, payload)
 
     monkeypatch.setattr(StrictSerializer, "dumps_typed", counting_dumps)
-    monkeypatch.setattr(StrictSerializer, "loads_typed", counting_loads)
+    monkeypatch.setattr(SerdeCodec, "decode", counting_decode)
     monkeypatch.setattr(jsonplus, "_msgpack_default", counting_default)
     return counted
 
