@@ -27,6 +27,7 @@ RUNTIMES: Final = ("libasan.so", "libubsan.so", "libstdc++.so")
 SUITE: Final = (
     "tests/unit/test_heads.py",
     "tests/unit/test_items.py",
+    "tests/unit/test_models.py",
     "tests/unit/test_native.py",
     "tests/unit/test_msgpack.py",
     "tests/unit/test_recycling.py",
