@@ -51,8 +51,8 @@ PIECE_BYTES: Final = 15 << 10
 """Neighbouring pieces are merged up to this size: it fills four pages but for a header."""
 
 
-COMPRESSED_BYTES: Final = 4 << 10
-"""A smaller piece is not compressed before it is one with its neighbours, which is soon."""
+COMPRESSED_BYTES: Final = 1536
+"""A smaller piece is mostly soon one with its neighbours, and not compressed before."""
 
 KNOWN_CHAINS: Final = 64
 KNOWN_ENDS: Final = 16
