@@ -122,7 +122,9 @@ def environment(libraries: list[str]) -> dict[str, str]:
         **os.environ,
         "LD_PRELOAD": " ".join(libraries),
         "PYTHONMALLOC": "malloc",
-        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=256",
+        # hnswlib's binding deletes an array of its answers as one object.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=256"
+        ":alloc_dealloc_mismatch=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
 
