@@ -164,7 +164,7 @@ def _plan_list(values: list[Any], base: Base | None, codec: Codec, models: froze
         if len(raw) <= INLINE_BYTES:
             return _inline((MSGPACK, raw), len(values))
     if not old:
-        only = _fresh(values, codec, models)
+        only = _fresh([*values], codec, models)  # somebody else may add to it meanwhile
         if len(only.payload[1]) <= INLINE_BYTES:
             return _inline(only.payload, only.size)
         return Plan(LIST, (only,), EMPTY, None, 0, 0, only.size)

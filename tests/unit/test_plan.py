@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import HumanMessage
 
 from lgkv.codec import plan
 from lgkv.codec.plan import INLINE_BYTES, TINY_ELEMENTS, Form, Fresh, Plan, plan_value
@@ -35,6 +36,23 @@ def test_list_that_is_tried_inline_first_is_planned_as_any_other(values: list[An
         patch.setattr(plan, "TINY_ELEMENTS", -1)
         whole = plan_value(values, None, CODEC)
     assert stored(plan_value(values, None, CODEC)) == stored(whole)
+
+
+def test_list_that_grows_while_it_is_serialised_is_stored_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values: list[Any] = [HumanMessage("x" * INLINE_BYTES, id="1")]
+    encode = SerdeCodec.encode
+
+    def encode_late(self: SerdeCodec, value: Any) -> Any:
+        values.append(HumanMessage("late", id="2"))
+        return encode(self, value)
+
+    monkeypatch.setattr(SerdeCodec, "encode", encode_late)
+    (fresh,) = plan_value(values, None, CODEC).parts
+    assert isinstance(fresh, Fresh)
+    assert CODEC.decode(fresh.payload) == values[:1]
+    assert (fresh.size, len(fresh.nodes), len(values)) == (1, 1, 2)
 
 
 @pytest.mark.parametrize("fill", ["x", "é", "\U0001f600", 7, True, None])
