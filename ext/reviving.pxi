@@ -155,8 +155,6 @@ cdef Py_ssize_t _take_model(Source* source) noexcept:
 cdef object _take(Source* source, int depth):
     """Return the value that is here, `_UNUSUAL` for what is left to the serialiser."""
     cdef int tag
-    cdef uint64_t number = 0
-    cdef double real
     if source.at >= source.end:
         return _UNUSUAL
     tag = source.raw[source.at]

@@ -139,8 +139,8 @@ class Checkpoints:
         if recent is not None:
             try:
                 return reading.with_bases(recent, None, b"", new, fetch)
-            except LookupError:  # memory does not hold what is needed
-                recent = None
+            except LookupError:  # memory does not hold what is needed: it is read
+                pass
         with self._connection.snapshot() as snapshot:
             place = reading.place_of(snapshot, thread_id, namespace)
             return reading.read_parent(snapshot, place, parent_id, new, fetch)
