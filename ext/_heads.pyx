@@ -7,11 +7,12 @@ keeps state or does I/O.
 """
 
 include "plain.pxi"
-include "uuid.pxi"
+include "parts.pxi"
 include "whole.pxi"
 
 from cpython.dict cimport PyDict_GetItem, PyDict_SetItem
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.mem cimport PyMem_Malloc
 from cpython.tuple cimport PyTuple_GET_ITEM
 
 cdef enum:
@@ -259,6 +260,27 @@ cdef object _payload_in(bytes packed):
 
 
 # --- how to make a value ---------------------------------------------------------------------
+
+
+def pack_extents(unsigned char form, frame_bytes, log_bytes, tuple extents not None) -> bytes:
+    """Return a form, two numbers, and extents, which are three numbers each."""
+    cdef Py_ssize_t size = 1
+    cdef unsigned char* out
+    out = <unsigned char*>PyMem_Malloc(1 + UINT_BYTES * 3 * (1 + len(extents)))
+    if out == NULL:
+        raise MemoryError
+    try:
+        out[0] = form
+        size += _put_uint(out + size, frame_bytes)
+        size += _put_uint(out + size, log_bytes)
+        size += _put_uint(out + size, len(extents))
+        for chain, first, count in extents:
+            size += _put_uint(out + size, chain)
+            size += _put_uint(out + size, first)
+            size += _put_uint(out + size, count)
+        return PyBytes_FromStringAndSize(<const char*>out, size)
+    finally:
+        PyMem_Free(out)
 
 
 def unpack_extents(bytes packed not None, Py_ssize_t at, Py_ssize_t limit, type kind not None):

@@ -19,7 +19,7 @@ from hashlib import blake2b
 
 from xxhash import xxh3_64_intdigest
 
-include "uuid.pxi"
+include "parts.pxi"
 
 # On disk: DO NOT RENUMBER.
 cdef enum:
@@ -37,23 +37,38 @@ cdef enum:
 # --- Keys: numbers ---------------------------------------------------------------------------
 
 
+cdef enum:
+    KEY_NUMBERS = 4
+
+
 def pack_uint(number) -> bytes:
     """Return *number* (0 to 2**64 - 1) as a length byte and that many big-endian bytes."""
-    cdef uint64_t rest
+    cdef unsigned char[UINT_BYTES] buffer
+    cdef int size = _put_uint(buffer, _uint(number))
+    return PyBytes_FromStringAndSize(<char*>buffer, size)
+
+
+cdef uint64_t _uint(number) except? 0:
     if not isinstance(number, int):
         raise TypeError(f"not an integer: {number!r}")
     try:
-        rest = number
+        return number
     except OverflowError:
         raise ValueError(f"not an unsigned 64-bit number: {number}") from None
-    cdef unsigned char[9] buffer
-    cdef int at = 9
-    while rest:
-        at -= 1
-        buffer[at] = <unsigned char>(rest & 0xFF)
-        rest >>= 8
-    buffer[at - 1] = <unsigned char>(9 - at)
-    return PyBytes_FromStringAndSize(<char*>&buffer[at - 1], 10 - at)
+
+
+def pack_key(thread, unsigned char kind, *numbers) -> bytes:
+    """Return the key of *kind* in a thread: its number, the kind, and up to three more numbers."""
+    cdef unsigned char[UINT_BYTES * KEY_NUMBERS + 1] buffer
+    cdef int size
+    if len(numbers) >= KEY_NUMBERS:
+        raise ValueError(f"too many numbers for a key: {len(numbers)}")
+    size = _put_uint(buffer, _uint(thread))
+    buffer[size] = kind
+    size += 1
+    for number in numbers:
+        size += _put_uint(buffer + size, _uint(number))
+    return PyBytes_FromStringAndSize(<char*>buffer, size)
 
 
 def unpack_uint(bytes key not None, Py_ssize_t start) -> tuple[int, int]:
@@ -104,6 +119,11 @@ def pack_bytes(bytes raw not None) -> bytes:
         memcpy(&part[length], PyBytes_AS_STRING(digest), DIGEST_BYTES)
         length += DIGEST_BYTES
     return PyBytes_FromStringAndSize(<char*>&part[0], length)
+
+
+def pack_text(str text not None) -> bytes:
+    """Return *text* as a part that sorts by code points, as Python's `str` does."""
+    return pack_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 def unpack_bytes(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:
@@ -161,7 +181,7 @@ def pack_id(str text not None) -> bytes:
     part[0] = TAG_UUID
     if _read_uuid(text, &part[1]):
         return PyBytes_FromStringAndSize(<char*>&part[0], 1 + UUID_BYTES)
-    return pack_bytes(text.encode("utf-8", "surrogatepass"))
+    return pack_text(text)
 
 
 def unpack_id(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:

@@ -105,14 +105,30 @@ def raw_node(bytes data) -> Node:
     return node
 
 
-def sourced(Node node not None, bytes source not None) -> Node:
-    """Return the node of a value that is not decoded, with the value's serialised bytes.
+def source_all(list nodes not None, list elements not None, list parts not None) -> list:
+    """Return *nodes* with *parts*, the serialised bytes of their elements; raw ones for None.
 
-    It is changed itself: only who has made it may call this.
+    An empty list if an element is not any more what its node was made of. The nodes are
+    changed themselves: only who has made them may call this.
     """
-    node.source = source
-    node.weight += PyBytes_GET_SIZE(source)
-    return node
+    cdef Py_ssize_t at
+    cdef Node node
+    cdef bytes part
+    cdef list sourced = []
+    if not len(nodes) == len(elements) == len(parts):
+        raise ValueError("each element has a node and its bytes")
+    for at in range(len(nodes)):
+        node = nodes[at]
+        part = parts[at]
+        if node is None:
+            node = raw_node(part)
+        elif not _matches(node, elements[at]):
+            return []
+        else:
+            node.source = part
+            node.weight += PyBytes_GET_SIZE(part)
+        sourced.append(node)
+    return sourced
 
 
 def build(value, models, bint decoded) -> Node | None:
@@ -121,6 +137,15 @@ def build(value, models, bint decoded) -> Node | None:
     *models* is a frozenset of pydantic model classes whose serialised form is a function of
     their fields and extra fields. *decoded* says that the value was just decoded.
     """
+    return _build_whole(value, models, decoded)
+
+
+def build_all(list values not None, models, bint decoded) -> list:
+    """Return what `build` gives for each of *values*."""
+    return [_build_whole(value, models, decoded) for value in values]
+
+
+cdef Node _build_whole(object value, frozenset models, bint decoded):
     cdef Node node = _build(value, models, 0, True)
     if node is not None:
         node.decoded = decoded

@@ -102,18 +102,6 @@ cdef bint _read_digits(const unsigned char* chars, int count, uint64_t* number) 
     return True
 
 
-cdef int _put_uint(unsigned char* out, uint64_t number) noexcept:
-    """Write a number as a part of a key; return how many bytes that takes."""
-    cdef int size = 0
-    cdef int at
-    while size < 8 and number >> (8 * size):
-        size += 1
-    out[0] = <unsigned char>size
-    for at in range(size):
-        out[size - at] = <unsigned char>(number >> (8 * at) & 0xFF)
-    return 1 + size
-
-
 # --- reading ---------------------------------------------------------------------------------
 
 

@@ -12,6 +12,9 @@ def name_channels(
 ) -> tuple[
     dict[str, Any], dict[str, bytes | tuple[str, bytes]], dict[str, dict[str, Any]] | None
 ]: ...
+def pack_extents(
+    form: int, frame_bytes: int, log_bytes: int, extents: tuple[tuple[int, int, int], ...]
+) -> bytes: ...
 def unpack_extents(
     packed: bytes, at: int, limit: int, kind: type[_E]
 ) -> tuple[int, int, tuple[_E, ...]]: ...

@@ -6,10 +6,24 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Final
 
-from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal, seal_record
+from lgkv.layout import (
+    COMPRESSED_FROM_BYTES,
+    MAIN,
+    STATE_KEY,
+    Table,
+    open_record,
+    seal,
+    seal_record,
+)
 from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 
 __all__ = ["Batch"]
+
+# What py-lmdb's `put` takes, by position: by name each costs more than sealing a record.
+_DUPLICATES: Final = True
+_REPLACE: Final = True
+_KEEP: Final = False
+_IN_ORDER: Final = False
 
 LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
@@ -136,13 +150,13 @@ class Batch(Snapshot):
             self._log += (table, key, record)
             if self.written > LOG_BYTES:
                 self._overflow()
-        if self._txn.put(key, record, overwrite=False, db=database):
+        if self._txn.put(key, record, _DUPLICATES, _KEEP, _IN_ORDER, database):
             return len(key) + len(record)
         old = len(self._txn.get(key, b"", database))
         if old > len(record) and old > LARGE_RECORD_BYTES:
             # Of one written in this transaction LMDB would keep all pages, but count fewer.
             self._txn.delete(key, db=database)
-        self._txn.put(key, record, db=database)
+        self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, database)
         return len(record) - old
 
     def abort(self) -> None:
@@ -156,14 +170,18 @@ class Batch(Snapshot):
 
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""
-        record = seal_record(table, key, body, compress=self._compress)
+        if len(body) < COMPRESSED_FROM_BYTES:
+            record = seal(table, key, 0, body)
+        else:
+            record = seal_record(table, key, body, compress=self._compress)
         self.written += len(record)
         self.mark_put = record[-MARK_BYTES:]
         if self._logging:
             self._log += (table, key, record)
             if self.written > LOG_BYTES:
                 self._overflow()
-        if self._txn.put(key, record, overwrite=False, db=self._databases[table]):
+        database = self._databases[table]
+        if self._txn.put(key, record, _DUPLICATES, _KEEP, _IN_ORDER, database):
             return len(key) + len(record)
         if self._logging:
             del self._log[-3:]
@@ -181,7 +199,7 @@ class Batch(Snapshot):
                 self._overflow()
         if old_bytes > len(record) and old_bytes > LARGE_RECORD_BYTES:
             self._txn.delete(key, db=self._databases[table])  # see `put`
-        self._txn.put(key, record, db=self._databases[table])
+        self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, self._databases[table])
         return len(record)
 
     def set(self, table: Table, key: bytes, body: bytes, old_bytes: int = 0) -> None:
@@ -189,8 +207,10 @@ class Batch(Snapshot):
 
         `old_bytes` is the length of the body that is there, as far as it is known to be large.
         """
-        compress = self._compress and len(body) > LARGE_RECORD_BYTES * 4
-        record = seal_record(table, key, body, compress=compress)
+        if len(body) <= LARGE_RECORD_BYTES * 4:
+            record = seal(table, key, 0, body)
+        else:
+            record = seal_record(table, key, body, compress=self._compress)
         self.written += len(record)
         if self._logging:
             self._log += (table, key, record)
@@ -198,7 +218,7 @@ class Batch(Snapshot):
                 self._overflow()
         if old_bytes > LARGE_RECORD_BYTES and old_bytes > len(body):
             self._txn.delete(key, db=self._databases[table])  # see `put`
-        self._txn.put(key, record, db=self._databases[table])
+        self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, self._databases[table])
 
     def set_all(self, table: Table, keys: Sequence[bytes], bodies: Sequence[bytes]) -> None:
         """Store small bodies, each under its key."""
@@ -210,7 +230,7 @@ class Batch(Snapshot):
                     self._log += (table, key, record)
                     if self.written > LOG_BYTES:
                         self._overflow()
-                self._txn.put(key, record, db=self._databases[table])
+                self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, self._databases[table])
             return
         records = list(map(seal, repeat(int(table)), keys, repeat(0), bodies))
         self.written += sum(map(len, records))

@@ -12,7 +12,16 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from lgkv._native import pack_bytes, pack_id, pack_uint, unpack_bytes, unpack_id, unpack_uint
+from lgkv._native import (
+    pack_bytes,
+    pack_id,
+    pack_key,
+    pack_text,
+    pack_uint,
+    unpack_bytes,
+    unpack_id,
+    unpack_uint,
+)
 
 __all__ = [
     "TEXT_LIMIT_BYTES",
@@ -21,6 +30,7 @@ __all__ = [
     "next_prefix",
     "pack_bytes",
     "pack_id",
+    "pack_key",
     "pack_text",
     "pack_uint",
     "pack_version",
@@ -47,6 +57,7 @@ END_WHOLE: Final = b"\x00\x01"
 END_CUT: Final = b"\x00\x02"
 
 _MAX_UINT: Final = (1 << 64) - 1
+_KEY_NUMBERS: Final = 3
 _UUID_CHARS: Final = 36
 _UUID_DASHES: Final = (8, 13, 18, 23)
 _COUNTED_INT_DIGITS: Final = 32
@@ -73,6 +84,13 @@ def _pack_uint(number: int) -> bytes:
         raise ValueError(f"not an unsigned 64-bit number: {number}")
     size = (number.bit_length() + 7) >> 3
     return bytes((size,)) + number.to_bytes(size, "big")
+
+
+def _pack_key(thread: int, kind: int, *numbers: int) -> bytes:
+    """Return the key of `kind` in a thread: its number, the kind, and up to three more numbers."""
+    if len(numbers) > _KEY_NUMBERS:
+        raise ValueError(f"too many numbers for a key: {len(numbers)}")
+    return _pack_uint(thread) + bytes((kind,)) + b"".join(map(_pack_uint, numbers))
 
 
 def _unpack_uint(key: bytes, start: int) -> tuple[int, int]:
@@ -128,6 +146,11 @@ def _unpack_bytes(key: bytes, start: int) -> tuple[bytes, bool, int]:
     return raw, False, end
 
 
+def _pack_text(text: str) -> bytes:
+    """Return `text` as a part that sorts by code points, as Python's `str` does."""
+    return _pack_bytes(encode_text(text))
+
+
 def _pack_id(text: str) -> bytes:
     """Return a checkpoint id: a canonical lower-case UUID in 16 bytes, any other as text."""
     if len(text) == _UUID_CHARS and all(text[at] == "-" for at in _UUID_DASHES):
@@ -150,11 +173,6 @@ def _unpack_id(key: bytes, start: int) -> tuple[bytes, bool, int]:
 
 
 # --- Python reference: end -----------------------------------------------------------------
-
-
-def pack_text(text: str) -> bytes:
-    """Return `text` as a part that sorts by code points, as Python's `str` does."""
-    return pack_bytes(encode_text(text))
 
 
 def pack_version(version: str | float) -> bytes:

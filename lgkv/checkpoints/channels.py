@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from lgkv._msgpack import split_array
-from lgkv._shadow import MISSING, Node, build, clone_all, has_hole, raw_node
+from lgkv._shadow import MISSING, Node, build, build_all, clone_all, has_hole, raw_node
 from lgkv.checkpoints import values
 from lgkv.checkpoints.types import decode_payload
 from lgkv.checkpoints.values import Piece, StoredValue
@@ -126,10 +126,9 @@ class ChannelValues:
         if plan.form is not LIST:
             return
         position = 0
-        extents = list(stored.extents)
         for part in plan.parts:
             if isinstance(part, Fresh):
-                chain, first = _element(extents, position)
+                chain, first = _element(stored.extents, position)
                 self._shelf.hold(owner, chain, first, part.nodes)
             position += part.size
 
@@ -257,7 +256,7 @@ class ChannelValues:
         models = self._codec.models
         if models is None:
             return []
-        made = [build(element, models, decoded=True) for element in elements]
+        made = build_all(elements, models, decoded=True)
         try:
             return with_raw(made, piece.payload[1])
         except ValueError as error:  # a decoder may overlook what stands behind the list
@@ -306,7 +305,7 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _element(extents: list[Extent], position: int) -> tuple[int, int]:
+def _element(extents: Sequence[Extent], position: int) -> tuple[int, int]:
     """Return chain and number of the element at `position`."""
     for chain, first, count in extents:
         if position < count:

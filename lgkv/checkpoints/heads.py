@@ -305,6 +305,16 @@ def _name_channels(
     )
 
 
+def _pack_extents(
+    form: int, frame_bytes: int, log_bytes: int, extents: tuple[tuple[int, int, int], ...]
+) -> bytes:
+    """Return a form, two numbers, and extents, which are three numbers each."""
+    numbers = [frame_bytes, log_bytes, len(extents)]
+    for extent in extents:
+        numbers.extend(extent)
+    return bytes((form,)) + b"".join(map(pack_uint, numbers))
+
+
 def _unpack_extents(
     packed: bytes, at: int, limit: int, kind: type[E]
 ) -> tuple[int, int, tuple[E, ...]]:

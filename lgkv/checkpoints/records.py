@@ -17,6 +17,7 @@ from lgkv.keys import (
     decode_text,
     encode_text,
     pack_id,
+    pack_key,
     pack_text,
     pack_uint,
     unpack_id,
@@ -44,7 +45,9 @@ PIECE_TYPE: Final = "+piece"
 NO_ID: Final = b"\x00"
 """In the place of an id in a key: sorts before every id."""
 
+# Where it counts: before Python 3.12 a member is slow to find in its enumeration.
 _LATEST: Final = KIND_BYTES[Kind.LATEST]
+_WRITES: Final = Kind.WRITES
 
 
 # --- keys ----------------------------------------------------------------------------------
@@ -52,7 +55,7 @@ _LATEST: Final = KIND_BYTES[Kind.LATEST]
 
 def thread_key(thread: int, kind: Kind) -> bytes:
     """Return the key, or the prefix of the keys, of one kind in a thread."""
-    return pack_uint(thread) + KIND_BYTES[kind]
+    return pack_key(thread, kind)
 
 
 def namespace_number_key(thread: int, namespace: str) -> bytes:
@@ -62,24 +65,24 @@ def namespace_number_key(thread: int, namespace: str) -> bytes:
 
 def namespace_name_key(thread: int, number: int) -> bytes:
     """Return the key under which a checkpoint namespace has its name."""
-    return thread_key(thread, Kind.NAMESPACE_NAME) + pack_uint(number)
+    return pack_key(thread, Kind.NAMESPACE_NAME, number)
 
 
 def checkpoints_prefix(thread: int, namespace: int, kind: Kind = Kind.CHECKPOINT) -> bytes:
     """Return the prefix of a namespace's checkpoints, or of another kind in it."""
-    return pack_uint(thread) + KIND_BYTES[kind] + pack_uint(namespace)
+    return pack_key(thread, kind, namespace)
 
 
 def checkpoint_key(
     thread: int, namespace: int, checkpoint_id: str, kind: Kind = Kind.CHECKPOINT
 ) -> bytes:
     """Return the key of a checkpoint, or of what is left of it as a carrier."""
-    return pack_uint(thread) + KIND_BYTES[kind] + pack_uint(namespace) + pack_id(checkpoint_id)
+    return pack_key(thread, kind, namespace) + pack_id(checkpoint_id)
 
 
 def writes_prefix(thread: int, namespace: int, checkpoint_id: str) -> bytes:
     """Return the prefix of the pending writes of a checkpoint."""
-    return checkpoints_prefix(thread, namespace, Kind.WRITES) + pack_id(checkpoint_id)
+    return pack_key(thread, _WRITES, namespace) + pack_id(checkpoint_id)
 
 
 def task_key(thread: int, namespace: int, checkpoint_id: str, task_id: str) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from lgkv._heads import unpack_extents
+from lgkv._heads import pack_extents, unpack_extents
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.thread import End, ThreadEdit
 from lgkv.codec import EMPTY, Payload
@@ -29,8 +29,8 @@ from lgkv.codec.plan import (
 )
 from lgkv.codec.runs import MAX_EXTENTS
 from lgkv.errors import CorruptionError, LgkvError
-from lgkv.keys import pack_uint, unpack_uint
-from lgkv.layout import KIND_BYTES, THREADS, Kind, Table
+from lgkv.keys import pack_key, pack_uint, unpack_uint
+from lgkv.layout import THREADS, Kind, Table
 from lgkv.snapshot import Snapshot
 
 __all__ = [
@@ -85,7 +85,7 @@ class Piece(NamedTuple):
 # --- records -------------------------------------------------------------------------------
 
 INLINE_BYTE: Final = bytes((INLINE,))
-_PIECE: Final = KIND_BYTES[Kind.PIECE]
+_PIECE: Final = Kind.PIECE
 
 
 def pack_inline(payload: Payload) -> bytes:
@@ -100,10 +100,7 @@ def pack_stored(stored: StoredValue) -> bytes | None:
         return None
     if stored.form is INLINE:
         return pack_inline(stored.inline)
-    numbers = [stored.frame_bytes, stored.log_bytes, len(stored.extents)]
-    for extent in stored.extents:
-        numbers.extend(extent)
-    return bytes((stored.form,)) + b"".join(map(pack_uint, numbers))
+    return pack_extents(stored.form, stored.frame_bytes, stored.log_bytes, stored.extents)
 
 
 _FORMS: Final = tuple(Form)
@@ -126,12 +123,12 @@ def unpack_stored(key: bytes, packed: bytes) -> StoredValue:
 
 def piece_key(thread: int, chain: int, first: int) -> bytes:
     """Return the key of a piece."""
-    return pack_uint(thread) + _PIECE + pack_uint(chain) + pack_uint(first)
+    return pack_key(thread, _PIECE, chain, first)
 
 
 def chain_prefix(thread: int, chain: int) -> bytes:
     """Return the prefix of the pieces of a chain."""
-    return pack_uint(thread) + _PIECE + pack_uint(chain)
+    return pack_key(thread, _PIECE, chain)
 
 
 def pack_piece(count: int, payload: Payload) -> bytes:

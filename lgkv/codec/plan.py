@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 from lgkv._msgpack import split_array
-from lgkv._shadow import Node, build, matches, raw_node, sourced
+from lgkv._shadow import Node, build, build_all, matches, raw_node, source_all
 from lgkv.codec import EMPTY, Codec, Payload
 from lgkv.codec.runs import MAX_EXTENTS, Extent, Kept, bounded, is_same, runs_of
 
@@ -197,14 +197,9 @@ def _fresh(elements: list[Any], codec: Codec, models: frozenset[type]) -> Fresh:
     Their nodes are made before and hold afterwards, or are none at all: somebody else may
     change an element meanwhile, and what memory holds must be what was serialised.
     """
-    made = [build(element, models, decoded=False) for element in elements]
+    made = build_all(elements, models, decoded=False)
     raw = _encode(elements, codec)
-    for node, element in zip(made, elements, strict=True):
-        if node is not None and not matches(node, element):
-            return Fresh((MSGPACK, raw), len(elements), [])
-    sources = zip(made, split_array(raw), strict=True)
-    nodes = [raw_node(part) if node is None else sourced(node, part) for node, part in sources]
-    return Fresh((MSGPACK, raw), len(elements), nodes)
+    return Fresh((MSGPACK, raw), len(elements), source_all(made, elements, split_array(raw)))
 
 
 def with_raw(nodes: list[Node | None], raw: bytes) -> list[Node]:

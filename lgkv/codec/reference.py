@@ -17,6 +17,7 @@ __all__ = [
     "MISSING",
     "Node",
     "build",
+    "build_all",
     "clone",
     "clone_all",
     "has_hole",
@@ -25,7 +26,7 @@ __all__ = [
     "place",
     "raw_node",
     "run_length",
-    "sourced",
+    "source_all",
     "split_array",
     "value_key",
 ]
@@ -81,15 +82,32 @@ def raw_node(data: bytes) -> Node:
     return Node(Shape.RAW, data)
 
 
-def sourced(node: Node, source: bytes) -> Node:
-    """Return the node of a value that is not decoded, with the value's serialised bytes."""
-    return replace(node, source=source)
+def source_all(nodes: list[Node | None], elements: list[Any], parts: list[bytes]) -> list[Node]:
+    """Return nodes with the serialised bytes of their elements, a raw one for None.
+
+    An empty list if an element is not any more what its node was made of.
+    """
+    sourced = []
+    for node, element, part in zip(nodes, elements, parts, strict=True):
+        if node is not None and not matches(node, element):
+            return []
+        sourced.append(raw_node(part) if node is None else replace(node, source=part))
+    return sourced
 
 
 def build(value: Any, models: frozenset[type], decoded: bool) -> Node | None:  # noqa: FBT001
     """Return the node of `value`, or None if a part of it has none."""
     node = _build(value, models, 0)
     return None if node is None else replace(node, decoded=decoded)
+
+
+def build_all(
+    values: list[Any],
+    models: frozenset[type],
+    decoded: bool,  # noqa: FBT001
+) -> list[Node | None]:
+    """Return what `build` gives for each of `values`."""
+    return [build(value, models, decoded) for value in values]
 
 
 def _build(value: Any, models: frozenset[type], depth: int) -> Node | None:

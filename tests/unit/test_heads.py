@@ -163,6 +163,17 @@ def test_extents_are_unpacked_as_the_reference_does(
     assert outcome(_heads.unpack_extents, arguments) == outcome(heads._unpack_extents, arguments)
 
 
+@given(
+    st.integers(0, 255),
+    st.lists(st.tuples(*[st.integers(0, 300) | st.integers(0, (1 << 64) - 1)] * 3), max_size=5),
+)
+def test_extents_are_packed_as_the_reference_does(
+    form: int, extents: list[tuple[int, int, int]]
+) -> None:
+    arguments = form, len(extents) * 200, 1 << 63, tuple(extents)
+    assert _heads.pack_extents(*arguments) == heads._pack_extents(*arguments)
+
+
 @given(st.binary(max_size=20))
 def test_damaged_extents_are_unpacked_as_the_reference_does(packed: bytes) -> None:
     arguments = (packed, 0, 9, Extent)

@@ -22,16 +22,27 @@ class Twin(NamedTuple):
     """One implementation of each function."""
 
     pack_uint: Callable[[Any], bytes]
+    pack_key: Callable[..., bytes]
     unpack_uint: Callable[[Any, int], tuple[int, int]]
     pack_bytes: Callable[[Any], bytes]
     unpack_bytes: Callable[[Any, int], tuple[bytes, bool, int]]
+    pack_text: Callable[[Any], bytes]
     pack_id: Callable[[Any], bytes]
     unpack_id: Callable[[Any, int], tuple[bytes, bool, int]]
     seal: Callable[[int, Any, int, Any], bytes]
     unseal: Callable[[int, Any, Any], tuple[int, bytes]]
 
 
-KEY_NAMES = ("pack_uint", "unpack_uint", "pack_bytes", "unpack_bytes", "pack_id", "unpack_id")
+KEY_NAMES = (
+    "pack_uint",
+    "pack_key",
+    "unpack_uint",
+    "pack_bytes",
+    "unpack_bytes",
+    "pack_text",
+    "pack_id",
+    "unpack_id",
+)
 RECORD_NAMES = ("seal", "unseal")
 
 PYTHON = Twin(
@@ -302,6 +313,13 @@ class TestTwins:
     def test_numbers_have_identical_bytes(self, number: int) -> None:
         assert outcome(NATIVE.pack_uint, number) == outcome(PYTHON.pack_uint, number)
 
+    @given(
+        thread=st.integers(-1, 2**65), kind=st.integers(0, 255), numbers=st.lists(uints, max_size=4)
+    )
+    def test_keys_have_identical_bytes(self, thread: int, kind: int, numbers: list[int]) -> None:
+        arguments = thread, kind, *numbers
+        assert outcome(NATIVE.pack_key, *arguments) == outcome(PYTHON.pack_key, *arguments)
+
     @given(raw=raws)
     def test_bytes_have_identical_bytes(self, raw: bytes) -> None:
         assert NATIVE.pack_bytes(raw) == PYTHON.pack_bytes(raw)
@@ -309,6 +327,7 @@ class TestTwins:
     @given(text=ids)
     def test_ids_have_identical_bytes(self, text: str) -> None:
         assert NATIVE.pack_id(text) == PYTHON.pack_id(text)
+        assert NATIVE.pack_text(text) == PYTHON.pack_text(text)
 
     @given(
         table=st.integers(0, 2**32 - 1),

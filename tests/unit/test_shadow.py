@@ -463,8 +463,8 @@ def test_hole_is_a_missing_node_or_one_that_cannot_be_cloned(twin: Any) -> None:
 
 @both
 def test_node_with_a_source_gives_what_is_decoded_and_becomes_its_node(twin: Any) -> None:
-    live = twin.build({"a": (1, [2])}, MODELS, decoded=False)
-    nodes = [twin.sourced(live, b"the bytes")]
+    element = {"a": (1, [2])}
+    nodes = twin.source_all([twin.build(element, MODELS, decoded=False)], [element], [b"the bytes"])
     assert not twin.has_hole(nodes, need_decoded=True)
     loaded: list[bytes] = []
 
@@ -484,8 +484,23 @@ def test_node_with_a_source_gives_what_is_decoded_and_becomes_its_node(twin: Any
 
 
 @both
+def test_nodes_of_what_changed_meanwhile_are_none_at_all(twin: Any) -> None:
+    elements: list[Any] = [[1], {1}, {"a": [2]}]
+    nodes = twin.build_all(elements, MODELS, decoded=False)
+    parts = [b"a", b"b", b"c"]
+    sourced = twin.source_all(nodes, elements, parts)
+    assert [node.source for node in sourced] == [b"a", None, b"c"]
+    assert [node.raw for node in sourced] == [None, b"b", None]
+    elements[2]["a"].append(3)
+    assert twin.source_all(twin.build_all(elements, MODELS, decoded=False), elements, parts)
+    assert twin.source_all(nodes, elements, parts) == []
+    with pytest.raises(ValueError):  # noqa: PT011
+        twin.source_all(nodes, elements, parts[1:])
+
+
+@both
 def test_node_whose_source_decodes_to_what_has_no_node_is_decoded_each_time(twin: Any) -> None:
-    nodes = [twin.sourced(twin.build(1, MODELS, decoded=False), b"7")]
+    nodes = twin.source_all(twin.build_all([1], MODELS, decoded=False), [1], [b"7"])
     for _ in range(2):
         assert twin.clone_all(nodes, lambda raw: decimal.Decimal(raw.decode()), None, MODELS) == [
             decimal.Decimal(7)

@@ -1,4 +1,4 @@
-"""UUIDs between their text, canonical and in lower case, and their 16 bytes."""
+"""Parts of keys: numbers, and UUIDs as text, canonical and in lower case, and as 16 bytes."""
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(str text)
@@ -6,6 +6,7 @@ cdef extern from "Python.h":
     const unsigned char* PyUnicode_1BYTE_DATA(str text)
 
 cdef enum:
+    UINT_BYTES = 9
     UUID_BYTES = 16
     UUID_CHARS = 36
 
@@ -54,3 +55,15 @@ cdef void _write_uuid(const unsigned char* data, char* text) noexcept:
         if at == 3 or at == 5 or at == 7 or at == 9:
             text[length] = c"-"
             length += 1
+
+
+cdef int _put_uint(unsigned char* out, uint64_t number) noexcept:
+    """Write a number as a part of a key; return how many bytes that takes."""
+    cdef int size = 0
+    cdef int at
+    while size < 8 and number >> (8 * size):
+        size += 1
+    out[0] = <unsigned char>size
+    for at in range(size):
+        out[size - at] = <unsigned char>(number >> (8 * at) & 0xFF)
+    return 1 + size
