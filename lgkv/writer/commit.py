@@ -18,7 +18,7 @@ from lgkv.env import Environment, translate
 from lgkv.errors import CommitFailedError, MapFullError
 from lgkv.gate import Gate
 from lgkv.snapshot import State
-from lgkv.writer.changes import Pending
+from lgkv.writer.changes import Pending, end_all
 from lgkv.writer.headroom import Headroom
 
 __all__ = ["Committer", "WriterFigures"]
@@ -31,6 +31,9 @@ BATCH_BYTES: Final = 16 << 20
 
 MEMO_ENTRIES: Final = 4096
 """The most that is remembered from one commit to the next."""
+
+HELD_S: Final = 0.005
+"""The longest that changes are applied before those are told whose changes are durable."""
 
 TURN_S: Final = 0.001
 """For so long changes are applied without a pause while an event loop waits for them."""
@@ -69,7 +72,11 @@ class Committer:
         self._env = env
         self.figures = WriterFigures()
         self.last_flush_s = 0.0
-        self._turn_began = 0.0
+        self.last_change_s = 0.0
+        """What the last batch took for each of its changes, before its flush."""
+        self.held: list[Pending] = []
+        """What is durable, and nobody was told of yet; a flush is a good time to tell."""
+        self._turn_began = self._batch_began = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
         self.applier: int | None = None
@@ -113,6 +120,10 @@ class Committer:
         for pending in waiting:
             pending.fail(reason)
 
+    def tell(self) -> None:
+        """Tell those who were not told yet: here no callback of theirs runs."""
+        end_all(self.held)
+
     def due_in(self) -> float | None:
         """Return the seconds until `finish` is to be called, None if there is nothing to do."""
         return None
@@ -139,7 +150,10 @@ class Committer:
         """Take the gate; return the seconds that others had it."""
         if self._gate is None:
             self._gate = self._open_gate()
-        waited = self._gate.acquire(self._env.options.lock_timeout_s)
+        if self._gate.acquire_at_once():
+            return 0.0
+        self.tell()
+        waited = self._gate.wait(self._env.options.lock_timeout_s)
         if waited:
             figures = self.figures
             figures.waits += 1
@@ -177,6 +191,7 @@ class Committer:
             self._grow()
 
     def _grow(self) -> None:
+        self.tell()
         self._env.grow()
         logger.info("the map of %s was full and has grown", self._env.path)
 
@@ -187,6 +202,7 @@ class Committer:
             batch.keep_log()
         done: list[tuple[Pending, Any]] = []
         failed: list[tuple[Pending, BaseException]] = []
+        self._batch_began = time.perf_counter()
         try:
             left = self._apply_all(batch, waiting, done, failed)
             changes = 0
@@ -194,6 +210,7 @@ class Committer:
                 if pending.change is not None:
                     changes += 1
             if changes:
+                self.last_change_s = (time.perf_counter() - self._batch_began) / changes
                 self._flush(batch, changes)
         finally:
             batch.abort()  # unless it was committed; at once, for it holds LMDB's lock
@@ -213,6 +230,8 @@ class Committer:
                 return waiting[at:]
             if not pending.start():
                 continue
+            if self.held and time.perf_counter() - self._batch_began > HELD_S:
+                self.tell()
             try:
                 done.append((pending, self._apply(batch, pending)))
             except (lmdb.MapFullError, MemoryError):
@@ -286,6 +305,8 @@ class Committer:
         batch.state.commit += 1
         batch.put_state()
         number = batch._txn.id()  # noqa: SLF001
+        if self.held:
+            self.tell()
         began = time.perf_counter()
         try:
             batch._txn.commit()  # noqa: SLF001

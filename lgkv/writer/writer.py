@@ -24,23 +24,12 @@ from lgkv.errors import (
 from lgkv.writer import commit
 from lgkv.writer.changes import Change, Mailbox, Pending, end_all
 from lgkv.writer.commit import Committer, WriterFigures
+from lgkv.writer.crowds import Crowd
 from lgkv.writer.interval import IntervalCommitter
 
 __all__ = ["Writer"]
 
 T = TypeVar("T")
-
-GATHER_SHARE: Final = 0.5
-"""For so long, in flushes, a batch waits at most for those who were told of the last one."""
-
-GATHER_STEPS: Final = 4
-"""In so many steps; it waits no longer once a step brings nobody."""
-
-GATHER_FROM_S: Final = 0.0002
-"""Of flushes that are shorter there is nothing to save."""
-
-GATHER_UP_TO_S: Final = 0.02
-"""As such a flush a longer one counts."""
 
 QUEUE_CHANGES: Final = 16 * commit.BATCH_CHANGES
 """As many changes may wait; who brings more waits too."""
@@ -67,8 +56,7 @@ class Writer:
         self._own_ident: int | None = None
         """The writer thread's, once it runs."""
         self._closed = False
-        self._crowd = 0
-        """How many changes there were in the last batch."""
+        self._crowd = Crowd(self._commits)
 
     @property
     def figures(self) -> WriterFigures:
@@ -143,8 +131,7 @@ class Writer:
             )
         if self._own_ident == me:  # it cannot wait for itself
             return True
-        alone = self._crowd <= 1 or not self._crowded
-        return alone and not (self._queue or self._turn.locked())
+        return not (self._crowded or self._queue or self._turn.locked())
 
     def _commit_here(self, pending: Pending) -> bool:
         with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
@@ -157,8 +144,8 @@ class Writer:
 
     @property
     def _crowded(self) -> bool:
-        """Whether it pays to wait for those who have written together."""
-        return self._crowd > 1 and not self.lazy and self._commits.last_flush_s >= GATHER_FROM_S
+        """Whether those who write go together."""
+        return not self.lazy and self._crowd.is_together
 
     def _enqueue(self, pending: Pending) -> None:
         pending.queue()
@@ -236,36 +223,35 @@ class Writer:
             if self._thread is not threading.current_thread():
                 return
             self._own_ident = get_ident()
+        held = self._commits.held
         while self._await_work():
-            self._gather()
+            if self._crowded and not held:
+                self._crowd.gather(self._queue, self._crowd.size)
+            told = len(held)
             with self._turn:
-                batch = self._take()
-                self._crowd = len(batch)
+                batch = self._take(told)
                 left = self._commits.serve(batch)
                 if left:
                     self._put_back(left)
                     del batch[-len(left) :], left
                 elif not batch:
                     self._commits.finish()
-            end_all(batch)
+            self._end(batch, told)
         self._own_ident = None  # another thread may get it
 
-    def _gather(self) -> None:
-        """Let those whose changes were flushed last come back with their next ones.
+    def _end(self, batch: list[Pending], told: int) -> None:
+        """Tell the callers of `batch`, but one half not before the other is flushed.
 
-        Else those who came meanwhile would go without them, and they without those, for ever.
+        So many were told of the last one while this one was flushed. A future's caller is
+        told at once: what its callbacks do is for no lock and no transaction.
         """
-        if not self._crowded:
-            return
-        flush_s = min(self._commits.last_flush_s, GATHER_UP_TO_S)
-        expected = min(self._crowd, commit.BATCH_CHANGES)
-        for _ in range(GATHER_STEPS):
-            found = len(self._queue)
-            if found >= expected:
-                return
-            time.sleep(flush_s * GATHER_SHARE / GATHER_STEPS)
-            if len(self._queue) == found:
-                return
+        self._commits.tell()
+        if told:
+            self._crowd.gather(self._queue, told)
+        if self._queue and not self.lazy and self._crowd.goes_in_halves(self._crowd.size):
+            self._commits.held += [pending for pending in batch if pending.future is None]
+            batch[:] = [pending for pending in batch if pending.future is not None]
+        end_all(batch)
 
     def _await_work(self) -> bool:
         """Wait for a change, or for the time to flush; False once it is closed and all is done."""
@@ -279,9 +265,11 @@ class Writer:
                 self._arrived.wait(None if due_in is None else min(due_in, threading.TIMEOUT_MAX))
         return True
 
-    def _take(self) -> list[Pending]:
+    def _take(self, held: int) -> list[Pending]:
         with self._lock:
-            count = min(len(self._queue), commit.BATCH_CHANGES)
+            waiting = len(self._queue)
+            come_back = waiting > 0 and self._queue[0].future is None and not self.lazy
+            count = self._crowd.share(waiting, held, come_back=come_back)
             self._room.notify_all()
             return [self._queue.popleft() for _ in range(count)]
 

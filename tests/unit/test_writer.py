@@ -34,7 +34,7 @@ from lgkv.env import Environment, Options
 from lgkv.gate import Gate
 from lgkv.layout import Table
 from lgkv.snapshot import State
-from lgkv.writer import Batch, Change, commit
+from lgkv.writer import Batch, Change, Pending, commit
 from tests.invariants import structural_damage
 from tests.processes import run_program
 from tests.unit.changes import (
@@ -749,6 +749,131 @@ class TestCrowds:
         slow.commit(putting(b"one more"))
         assert not slow.writer._crowded
         assert slow.writer._may_commit_here()
+
+
+class TestHalves:
+    """A large crowd goes in two halves: one comes back while the other is flushed."""
+
+    COUNT, PUTS = 32, 20
+
+    @pytest.fixture
+    def queued(self, db: Connection, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """How many changes each commit had, and how many queued when it was flushed.
+
+        To come back takes longer than a flush here.
+        """
+        found: list[tuple[int, int]] = []
+        flush = commit.Committer._flush
+
+        def flush_slowly(self: commit.Committer, batch: Batch, changes: int) -> None:
+            flush(self, batch, changes)
+            time.sleep(0.01)
+            found.append((changes, len(db.writer._queue)))
+            self.last_flush_s, self.last_change_s = 0.01, 0.01
+
+        monkeypatch.setattr(commit.Committer, "_flush", flush_slowly)
+        return found
+
+    def write(self, db: Connection, lane: int) -> None:
+        for number in range(self.PUTS):
+            db.commit(putting(b"%d %d" % (lane, number)))
+
+    def test_who_is_told_comes_back_while_the_others_are_flushed(
+        self, db: Connection, queued: list[tuple[int, int]]
+    ) -> None:
+        threads = [threading.Thread(target=self.write, args=(db, at)) for at in range(self.COUNT)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert len(names(db)) == self.COUNT * self.PUTS
+        assert not db.writer._commits.held
+        steady = queued[len(queued) // 4 : -len(queued) // 4]
+        assert sum(changes for changes, _ in steady) < 24 * len(steady)  # 16, not 32
+        came = [waiting for _, waiting in steady if waiting >= self.COUNT // 4]
+        assert len(came) > len(steady) // 2
+
+    def test_tasks_and_futures_hear_of_it_too(
+        self, db: Connection, queued: list[tuple[int, int]]
+    ) -> None:
+        again: list[Future[None]] = []
+
+        def callback(_: Future[Any]) -> None:
+            db.commit(putting(b"callback"))  # it holds no lock, and no transaction
+
+        def submit() -> None:
+            for number in range(self.PUTS):
+                future = db.submit(putting(b"future %d" % number))
+                future.add_done_callback(callback)
+                again.append(future)
+                outcome(future)
+
+        threads = [threading.Thread(target=self.write, args=(db, at)) for at in range(self.COUNT)]
+        threads.append(threading.Thread(target=submit))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert [outcome(future) for future in again] == [None] * self.PUTS
+        assert len(names(db)) == self.COUNT * self.PUTS + self.PUTS + 1
+        assert len(queued) > self.PUTS
+
+    def test_changes_that_are_submitted_at_once_are_not_parted(
+        self, db: Connection, queued: list[tuple[int, int]]
+    ) -> None:
+        for _ in range(3):
+            together(db, *(putting(b"%d" % number) for number in range(64)))
+        assert {changes for changes, _ in queued if changes > 1} <= {63, 64}
+
+    @staticmethod
+    def held_by(db: Connection) -> Pending:
+        """A change that is durable, and whose caller was not told yet."""
+        pending = Pending(putting(b"held"))
+        pending.queue()
+        pending.succeed(None)
+        db.writer._commits.held.append(pending)
+        return pending
+
+    def test_who_is_held_is_told_before_others_are_waited_for(
+        self, db: Connection, path: str
+    ) -> None:
+        db.commit(putting(b"first"))
+        held, gate = self.held_by(db), Gate(path)
+        gate.acquire(0)
+        waiting = threading.Thread(target=db.writer._commits.serve, args=([Pending(None)],))
+        waiting.start()
+        assert held.wait(LIMIT_S)
+        assert waiting.is_alive()
+        gate.release()
+        waiting.join(LIMIT_S)
+        gate.close()
+
+    def test_who_is_held_is_told_before_the_map_grows(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        held, told = self.held_by(db), []
+
+        def grow(*_: Any, **__: Any) -> None:
+            told.append(held.wait(0))
+
+        monkeypatch.setattr(Environment, "grow", grow)
+        db.writer._commits._grow()
+        assert told == [True]
+
+    def test_who_is_held_is_told_within_a_long_batch(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(commit, "HELD_S", 0)
+        held, told = self.held_by(db), []
+        change: Change[None] = Change(lambda _: told.append(held.wait(0)))
+        db.writer._commits.serve([Pending(change)])
+        assert told == [True]
+
+    def test_who_is_held_is_told_where_nothing_is_flushed(self, db: Connection) -> None:
+        held = self.held_by(db)
+        with pytest.raises(ValueError, match="wrong"):
+            db.submit(failing(ValueError("wrong"))).result(LIMIT_S)
+        assert held.wait(LIMIT_S)
 
 
 class TestClosing:
