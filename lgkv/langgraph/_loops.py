@@ -11,8 +11,7 @@ import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar
 
 from lgkv.database import Database
 from lgkv.writer import Change, Pending
@@ -28,22 +27,24 @@ TOLD_A_ROUND: Final = 16
 """So many tasks of a loop are told of their writes, before others of its tasks have their turn."""
 
 
-class _Round:
-    """Who of a loop's tasks works in this round of it, and who waits for the next, in order."""
+class _OfLoop:
+    """What is of one loop: whose turn it is to work, and the mailbox of its tasks' writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
         self._working = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def join(self, loop: asyncio.AbstractEventLoop) -> None:
+    def take_turn(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None] | None:
+        """Return None if the running task may work in this round, else what it has to wait for."""
         if self._waiting or self._working >= WORK_A_ROUND:
             waiter = loop.create_future()
             self._waiting.append(waiter)
-            await waiter
-            return
+            return waiter
         if not self._working:
             loop.call_soon(self._next, loop)
         self._working += 1
+        return None
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         self._working = 0
@@ -55,31 +56,29 @@ class _Round:
         if self._working:
             loop.call_soon(self._next, loop)
 
-
-_rounds: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Round] = weakref.WeakKeyDictionary()
-
-
-async def breathe() -> None:
-    """Return when it is the task's turn to work: a few have it each time the loop goes round.
-
-    Else hundreds of tasks that are told together would hold up the loop together.
-    """
-    loop = asyncio.get_running_loop()
-    of_loop = _rounds.get(loop)
-    if of_loop is None:
-        of_loop = _rounds[loop] = _Round()
-    await of_loop.join(loop)
-
-
-@dataclass(frozen=True, slots=True)
-class _OfLoop:
-    """The mailbox of a loop."""
-
-    loop: asyncio.AbstractEventLoop
-
     def deliver(self, ended: list[Pending]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self.loop.call_soon_threadsafe(_tell, self.loop, ended)
+        loop = self.loop()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(_tell, loop, ended)
+
+
+_of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = (
+    weakref.WeakKeyDictionary()
+)
+_last: _OfLoop | None = None
+"""What is of the loop that was asked for last, nearly always the one that is asked for next."""
+
+
+def _of(loop: asyncio.AbstractEventLoop) -> _OfLoop:
+    global _last  # noqa: PLW0603
+    found = _last
+    if found is None or found.loop() is not loop:
+        found = _of_loops.get(loop)
+        if found is None:
+            found = _of_loops[loop] = _OfLoop(loop)
+        _last = found
+    return found
 
 
 def _tell(loop: asyncio.AbstractEventLoop, ended: list[Pending]) -> None:
@@ -89,18 +88,33 @@ def _tell(loop: asyncio.AbstractEventLoop, ended: list[Pending]) -> None:
         waiter = pending.waiter
         if waiter.done():  # it was cancelled
             continue
-        if isinstance(pending.error, StopIteration):  # which no asyncio future takes
-            waiter.set_exception(RuntimeError("a change raised StopIteration"))
-        elif pending.error is not None:
-            waiter.set_exception(pending.error)
-        else:
+        if pending.error is None:
             waiter.set_result(pending.result)
+        elif isinstance(pending.error, StopIteration):  # which no asyncio future takes
+            waiter.set_exception(RuntimeError("a change raised StopIteration"))
+        else:
+            waiter.set_exception(pending.error)
 
 
-async def _post(db: Database, change: Change[Any] | None) -> Any:
+async def breathe() -> None:
+    """Return when it is the task's turn to work: a few have it each time the loop goes round.
+
+    Else hundreds of tasks that are told together would hold up the loop together.
+    """
     loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-    pending = db.post(change, _OfLoop(loop), waiter)
+    turn = _of(loop).take_turn(loop)
+    if turn is not None:
+        await turn
+
+
+async def write(db: Database, change: Change[T] | None) -> T:
+    """Write a change as `Database.commit` does, without holding up the loop; None is a flush.
+
+    Cancelled, it is written whole or not at all.
+    """
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
+    pending = db.post(change, _of(loop), waiter)
     try:
         return await waiter
     except asyncio.CancelledError:
@@ -108,18 +122,10 @@ async def _post(db: Database, change: Change[Any] | None) -> Any:
         raise
 
 
-async def write(db: Database, change: Change[T]) -> T:
-    """Write a change as `Database.commit` does, without holding up the loop.
-
-    Cancelled, it is written whole or not at all.
-    """
-    return cast("T", await _post(db, change))
-
-
 async def flush(db: Database) -> None:
     """Do what `Database.flush` does, without holding up the loop."""
     if db.unflushed:
-        await _post(db, None)
+        await write(db, None)
 
 
 async def read(db: Database, call: Callable[[], T]) -> T:
@@ -127,6 +133,6 @@ async def read(db: Database, call: Callable[[], T]) -> T:
     await breathe()
     if not db.unflushed:
         return call()
-    await _post(db, None)
+    await write(db, None)
     with db.as_committed():  # of what comes meanwhile nothing is waited for
         return call()

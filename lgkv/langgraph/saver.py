@@ -269,7 +269,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         while True:
             await _loops.breathe()
             try:
-                await self._write(self._checkpoints.put_in_turn(thread_id, namespace, given))
+                await _loops.write(self._db, self._checkpoints.put_in_turn(thread_id, namespace, given))
             except BaseMovedError:
                 continue
             break
@@ -284,19 +284,19 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     ) -> None:
         """Do what `put_writes` does."""
         await _loops.breathe()
-        await self._write(self._put_writes_change(config, writes, task_id, task_path))
+        await _loops.write(self._db, self._put_writes_change(config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Do what `delete_thread` does."""
-        await self._write(upkeep.delete_thread(str(thread_id)))
+        await _loops.write(self._db, upkeep.delete_thread(str(thread_id)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Do what `delete_for_runs` does."""
-        await self._write(upkeep.delete_runs(run_ids))
+        await _loops.write(self._db, upkeep.delete_runs(run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Do what `copy_thread` does."""
-        await self._write(upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
+        await _loops.write(self._db, upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
 
     async def aprune(
         self,
@@ -307,10 +307,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         older_than: datetime.timedelta | datetime.datetime | None = None,
     ) -> None:
         """Do what `prune` does."""
-        await self._write(upkeep.prune(thread_ids, strategy, keep_last, older_than))
-
-    async def _write(self, change: Change[Any]) -> None:
-        await _loops.write(self._db, change)
+        await _loops.write(self._db, upkeep.prune(thread_ids, strategy, keep_last, older_than))
 
     # --- versions ---
 

@@ -55,6 +55,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._own_ident: int | None = None
         """The writer thread's, once it runs."""
+        self._idle = False
+        """Whether the writer thread waits for a change."""
         self._closed = False
         self._crowd = Crowd(self._commits)
 
@@ -150,16 +152,17 @@ class Writer:
     def _enqueue(self, pending: Pending) -> None:
         pending.queue()
         with self._lock:
-            self._wait_for_room()
-            self._check_open()
+            if len(self._queue) >= QUEUE_CHANGES and not self.is_own_thread():
+                self._wait_for_room()
+            if self._closed:
+                self._check_open()
             if self._thread is None:
                 self._start_thread()
             self._queue.append(pending)
-            self._arrived.notify()
+            if self._idle:
+                self._arrived.notify()
 
     def _wait_for_room(self) -> None:
-        if len(self._queue) < QUEUE_CHANGES or self.is_own_thread():
-            return
         end = time.monotonic() + self._limit_s
         while len(self._queue) >= QUEUE_CHANGES and not self._closed:
             if not self._room.wait(end - time.monotonic()):
@@ -262,7 +265,9 @@ class Writer:
                     return True
                 if self._closed:
                     return False
+                self._idle = True
                 self._arrived.wait(None if due_in is None else min(due_in, threading.TIMEOUT_MAX))
+                self._idle = False
         return True
 
     def _take(self, held: int) -> list[Pending]:
