@@ -269,7 +269,9 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         while True:
             await _loops.breathe()
             try:
-                await _loops.write(self._db, self._checkpoints.put_in_turn(thread_id, namespace, given))
+                await _loops.write(
+                    self._db, self._checkpoints.put_in_turn(thread_id, namespace, given)
+                )
             except BaseMovedError:
                 continue
             break
@@ -296,7 +298,9 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Do what `copy_thread` does."""
-        await _loops.write(self._db, upkeep.copy_thread(str(source_thread_id), str(target_thread_id)))
+        await _loops.write(
+            self._db, upkeep.copy_thread(str(source_thread_id), str(target_thread_id))
+        )
 
     async def aprune(
         self,
