@@ -293,7 +293,8 @@ class Connection:
 
     def post(self, change: Change[Any] | None, mailbox: Mailbox, waiter: object) -> Pending:
         """Queue `change`, or a flush; its end is told to `mailbox`, as `commit` would tell it."""
-        self._check()
+        if self._closed:
+            self._check()
         return self._shared.writer.post(change, mailbox, waiter)
 
     def flush(self) -> None:
