@@ -83,7 +83,7 @@ class Batch(Snapshot):
 
     def view(self) -> Snapshot:
         """Return this transaction as a snapshot that ends without ending it."""
-        view = _View(self._sharing, self._tell)
+        view = _View(None, self._tell)  # the use of the map is this transaction's
         view.begin(self._txn, self._databases)
         return view
 

@@ -7,8 +7,10 @@ read transactions; they are short, and no user code runs inside one.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -41,6 +43,12 @@ FIRST_MAP_BYTES: Final = 64 << 20
 RESERVE_BYTES: Final = 1 << 20
 """What a full map gets to write what was acknowledged."""
 MAX_READERS: Final = 4096
+TRUSTED_S: Final = 0.005
+"""For so long after a look at its path readers take the file to be there. Writers always look."""
+
+BUFFERS: Final = True
+"""What is read is a view of the map: py-lmdb's parameter, by position, which is quicker."""
+
 ATTEMPTS: Final = 20
 """How often a transaction is tried to begin while other processes write beyond the map."""
 TABLES: Final = (Table.THREADS, Table.MEMORY, Table.NAMES, Table.INDEX)
@@ -77,6 +85,8 @@ class Environment:
         self._failure: BaseException | None = None
         self._failure_told = True
         self._closed = False
+        self._trusted_until = -math.inf
+        """So long who reads need not look whether the file is still at its path."""
         self.sharing = Sharing()
         self._lmdb, self._databases = _open_lmdb(path, options)
         try:
@@ -101,6 +111,8 @@ class Environment:
         snapshot = OwnSnapshot(self.sharing, self.tell)
         try:
             self.sharing.enter(snapshot)
+            if self._closed or self._failure is not None or time.monotonic() >= self._trusted_until:
+                self.check()
             snapshot.begin(self._begin(snapshot, write=False), self._databases)
         except lmdb.Error as error:
             self.sharing.leave(snapshot)
@@ -112,13 +124,13 @@ class Environment:
 
     def begin_write(self, user: object) -> tuple[Any, tuple[Any, ...]]:
         """Return a write transaction and the tables by number; `user` has entered, at the gate."""
+        self.check()
         return self._begin(user, write=True), self._databases
 
     def _begin(self, user: object, *, write: bool) -> Any:
-        self.check()
         for attempt in range(ATTEMPTS):
             try:
-                return self._lmdb.begin(write=write, buffers=True)
+                return self._lmdb.begin(None, None, write, BUFFERS)
             except lmdb.MapResizedError:  # another process has written beyond this map
                 self.sharing.leave(user)
                 self._follow()
@@ -152,6 +164,7 @@ class Environment:
                 f"the file at {self.path!r} was replaced or removed while it was open: "
                 "open it again"
             )
+        self._trusted_until = time.monotonic() + TRUSTED_S
 
     # --- growth ---
 

@@ -147,10 +147,13 @@ class Snapshot:
 
     __slots__ = ("_databases", "_sharing", "_tell", "_txn", "owner")
 
+    _sharing: Sharing | None
+    """What it is a use of, until it has ended."""
+
     owner: object
     """Kept alive until the snapshot ends: the handle that it came from."""
 
-    def __init__(self, sharing: Sharing, tell: Callable[[BaseException], None]) -> None:
+    def __init__(self, sharing: Sharing | None, tell: Callable[[BaseException], None]) -> None:
         self._sharing, self._tell, self.owner = sharing, tell, None
 
     def begin(self, txn: Any, databases: tuple[Any, ...]) -> None:
@@ -161,10 +164,13 @@ class Snapshot:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        sharing = self._sharing
         try:
             self._txn.abort()
         finally:
-            self._sharing.leave(self)
+            if sharing is not None:
+                sharing.leave(self)
+                self._sharing = None  # so that its end has nothing more to do
             self.owner = None
         if error is not None:
             self._tell(error)
