@@ -19,8 +19,9 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from lgkv.codec.shelf import Shelf
 from lgkv.datafile import FileId, file_id
-from lgkv.env import Environment, Options, Snapshot, prepare
+from lgkv.env import Environment, Options, Snapshot
 from lgkv.errors import ClosedError, InvalidInputError, LgkvError
+from lgkv.opening import prepare
 from lgkv.writer import Change, Mailbox, Pending, Writer
 
 __all__ = ["Companion", "Connection", "connect"]

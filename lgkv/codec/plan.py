@@ -125,7 +125,10 @@ def plan_value(value: Any, base: Base | None, codec: Codec) -> Plan:
             return _plan_dict(value, base, codec, codec.models)
     except _OpaqueError:
         pass
-    return _plan_opaque(codec.encode(value), base)
+    payload = codec.encode(value)
+    if len(payload[1]) <= INLINE_BYTES:  # sooner than by its own `__new__`
+        return tuple.__new__(Plan, (INLINE, (), payload, None, 0, 0, 1))
+    return _plan_opaque(payload, base)
 
 
 def _encode(value: Any, codec: Codec) -> bytes:

@@ -14,9 +14,10 @@ from typing import Any, Final
 import lmdb
 
 from lgkv.batch import Batch
-from lgkv.env import Environment, translate
+from lgkv.env import Environment
 from lgkv.errors import CommitFailedError, MapFullError
 from lgkv.gate import Gate
+from lgkv.opening import translate
 from lgkv.snapshot import State
 from lgkv.writer.changes import Pending, end_all
 from lgkv.writer.headroom import Headroom

@@ -133,7 +133,9 @@ class Writer:
             )
         if self._own_ident == me:  # it cannot wait for itself
             return True
-        return not (self._crowded or self._queue or self._turn.locked())
+        if self._queue or self._turn.locked():
+            return False
+        return self._crowd.size <= 1 or not self._crowded
 
     def _commit_here(self, pending: Pending) -> bool:
         with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way

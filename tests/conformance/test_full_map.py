@@ -38,7 +38,7 @@ def found(path: Path) -> list[list[str]]:
 def test_map_that_grows_at_the_flush_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (size,))
+    monkeypatch.setattr("lgkv.opening._map_sizes", lambda _: (size,))
     path = tmp_path / "a.lgkv"
     with lgkv.open(path, durability="interval", interval_ms=60_000) as db:
         configs, fitted = acknowledged_until_full(db, 400)

@@ -25,7 +25,7 @@ from lgkv import (
     datafile,
 )
 from lgkv.datafile import create_file, file_id, inspect_file, publish, temporary_beside
-from lgkv.env import _verify
+from lgkv.opening import _verify
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files and locks")
 

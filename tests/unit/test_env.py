@@ -29,10 +29,12 @@ from lgkv import (
     ReadOnlyError,
     StorageError,
     env,
+    opening,
 )
 from lgkv.connection import Connection, connect
-from lgkv.env import Options, translate
+from lgkv.env import Options
 from lgkv.layout import FORMAT_VERSION, META_KEY, STATE_KEY, Table, encode_plain, seal_record
+from lgkv.opening import translate
 from lgkv.snapshot import Sharing, State
 from lgkv.writer import Batch, Change
 from tests.invariants import structural_damage
@@ -169,7 +171,7 @@ class TestReaders:
     def test_full_reader_table_is_a_typed_error_and_passes(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(env, "MAX_READERS", 3)
+        monkeypatch.setattr(opening, "MAX_READERS", 3)
         db = connect(path, "c", Options(compression=False))
         held = [db.snapshot() for _ in range(3)]
         with pytest.raises(StorageError, match="READERS_FULL"):
@@ -183,8 +185,8 @@ class TestReaders:
     HOLD = """
         import sys
         from lgkv.connection import connect
-        from lgkv import env
-        env.MAX_READERS = 3
+        from lgkv import env, opening
+        opening.MAX_READERS = 3
         db = connect(sys.argv[1], "c", env.Options(compression=False))
         held = [db.snapshot() for _ in range(3)]
         print("held", flush=True)
@@ -194,7 +196,7 @@ class TestReaders:
     def test_readers_of_a_killed_process_are_cleared_when_slots_run_out(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(env, "MAX_READERS", 3)
+        monkeypatch.setattr(opening, "MAX_READERS", 3)
         with Program(self.HOLD.replace("range(3)", "range(2)"), path) as other:
             assert other.hear() == "held"
             db = connect(path, "w", Options(compression=False))
@@ -564,17 +566,17 @@ class TestSharing:
 
 def make_map_small(monkeypatch: pytest.MonkeyPatch, most: int = 1 << 28) -> None:
     """Begin with a map of 1 MiB, which grows: as on Windows, only smaller."""
-    monkeypatch.setattr(env, "_map_sizes", lambda options: (options.map_size_bytes or 1 << 20,))
+    monkeypatch.setattr(opening, "_map_sizes", lambda options: (options.map_size_bytes or 1 << 20,))
     monkeypatch.setattr(env, "LARGE_MAP_BYTES", most)
 
 
 SMALL_MAP = """
     import sys
-    from lgkv import env
+    from lgkv import env, opening
     from lgkv.connection import connect
     from lgkv.layout import Table
     from lgkv.writer import Change
-    env._map_sizes = lambda options: (options.map_size_bytes or 1 << 20,)
+    opening._map_sizes = lambda options: (options.map_size_bytes or 1 << 20,)
     env.LARGE_MAP_BYTES = 1 << 28
     db = connect(sys.argv[1], "c", env.Options(compression=False))
 
@@ -870,7 +872,7 @@ class TestAddressSpaceLimit:
 
 def test_default_map_takes_no_memory_and_no_disk(path: str) -> None:
     db = connect(path, "c", Options(compression=False))
-    assert db.env.info()["map_size"] == env.LARGE_MAP_BYTES
+    assert db.env.info()["map_size"] == opening.LARGE_MAP_BYTES
     assert os.path.getsize(path) < 1 << 20
     db.close()
 

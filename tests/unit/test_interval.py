@@ -119,7 +119,7 @@ class TestCallersThread:
     def test_map_that_is_full_grows_on_the_writer_thread(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (1 << 20,))
+        monkeypatch.setattr("lgkv.opening._map_sizes", lambda _: (1 << 20,))
         db = connect(path, "c", interval())
         for number in range(60):
             db.commit(putting(b"%02d" % number, bytes(60_000)))
@@ -415,7 +415,7 @@ class TestGrowth:
     def test_map_that_can_grow_does_and_nothing_is_lost(
         self, path: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (1 << 20,))
+        monkeypatch.setattr("lgkv.opening._map_sizes", lambda _: (1 << 20,))
         db = connect(path, "c", interval())
         for number in range(30):
             db.commit(putting(b"%02d" % number, bytes(200_000)))
@@ -428,7 +428,7 @@ class TestGrowth:
     def test_map_that_is_full_at_the_flush_only(
         self, path: str, monkeypatch: pytest.MonkeyPatch, *, grows: bool
     ) -> None:
-        monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (1 << 20,))
+        monkeypatch.setattr("lgkv.opening._map_sizes", lambda _: (1 << 20,))
         if not grows:
             monkeypatch.setattr("lgkv.env.LARGE_MAP_BYTES", 1)
         db = connect(path, "c", interval())
@@ -452,7 +452,7 @@ class TestGrowth:
     def test_change_is_not_applied_again_but_for_a_large_one(
         self, path: str, monkeypatch: pytest.MonkeyPatch, *, logged: bool
     ) -> None:
-        monkeypatch.setattr("lgkv.env._map_sizes", lambda _: (1 << 20,))
+        monkeypatch.setattr("lgkv.opening._map_sizes", lambda _: (1 << 20,))
         if not logged:
             monkeypatch.setattr(commit, "BATCH_BYTES", 1000)
             monkeypatch.setattr("lgkv.batch.LOG_BYTES", 1000)
