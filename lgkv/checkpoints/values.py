@@ -152,39 +152,44 @@ def _unpack_piece(key: bytes, prefix: bytes, chain: int, body: bytes) -> Piece:
 # --- reading -------------------------------------------------------------------------------
 
 
-def pieces_of(snapshot: Snapshot, thread: int, extents: Iterable[Extent]) -> list[Piece]:
+def pieces_of(snapshot: Snapshot, thread: int, extents: Sequence[Extent]) -> list[Piece]:
     """Return the pieces that hold the elements of `extents`, each once."""
+    if len(extents) == 1:
+        return _run_of_pieces(snapshot, thread, extents[0])
     found: dict[tuple[int, int], Piece] = {}
     for extent in extents:
-        end = -1
-        for piece in _pieces(snapshot, thread, extent):
-            if piece.first != end >= 0:
-                break
-            end = piece.first + piece.size
+        for piece in _run_of_pieces(snapshot, thread, extent):
             found[piece.chain, piece.first] = piece
-        if end < extent.first + max(extent.size, 1):
-            key = piece_key(thread, extent.chain, extent.first)
-            raise CorruptionError(Table.THREADS.label, key, "elements of the chain are missing")
     return list(found.values())
 
 
-def _pieces(snapshot: Snapshot, thread: int, extent: Extent) -> Iterator[Piece]:
-    prefix = chain_prefix(thread, extent.chain)
-    start, end = prefix + pack_uint(extent.first), extent.first + extent.size
-    body = snapshot.get(THREADS, start)
+def _run_of_pieces(snapshot: Snapshot, thread: int, extent: Extent) -> list[Piece]:
+    """Return the pieces that hold the elements of an extent, one behind the other."""
+    prefix, end = chain_prefix(thread, extent.chain), extent.first + max(extent.size, 1)
+    key = prefix + pack_uint(extent.first)
+    pieces, reached = [], -1
+    start: bytes | None
+    body = snapshot.get(THREADS, key)
     if body is not None:  # as it is most often, and found sooner
-        piece = _unpack_piece(start, prefix, extent.chain, body)
-        yield piece
-        if piece.first + piece.size >= end:
-            return
-        start = prefix + pack_uint(piece.first + piece.size)
+        pieces = [_unpack_piece(key, prefix, extent.chain, body)]
+        reached = extent.first + pieces[0].size
+        if reached >= end:
+            return pieces
+        start = prefix + pack_uint(reached)
     else:
-        before = snapshot.at_or_before(THREADS, prefix, start)
-        if before is None:
-            return
-        start = before
-    for key, body in snapshot.scan(THREADS, prefix, start=start, stop=prefix + pack_uint(end)):
-        yield _unpack_piece(key, prefix, extent.chain, body)
+        start = snapshot.at_or_before(THREADS, prefix, key)
+    if start is not None:
+        stop = prefix + pack_uint(end)
+        for key, body in snapshot.scan(THREADS, prefix, start=start, stop=stop):
+            piece = _unpack_piece(key, prefix, extent.chain, body)
+            if piece.first != reached >= 0:
+                break
+            pieces.append(piece)
+            reached = piece.first + piece.size
+    if reached < end:
+        key = piece_key(thread, extent.chain, extent.first)
+        raise CorruptionError(Table.THREADS.label, key, "elements of the chain are missing")
+    return pieces
 
 
 def stored_payload(snapshot: Snapshot, thread: int, stored: StoredValue) -> Payload:
