@@ -271,13 +271,13 @@ def pack_extents(unsigned char form, frame_bytes, log_bytes, tuple extents not N
         raise MemoryError
     try:
         out[0] = form
-        size += _put_uint(out + size, frame_bytes)
-        size += _put_uint(out + size, log_bytes)
+        size += _put_uint(out + size, _uint(frame_bytes))
+        size += _put_uint(out + size, _uint(log_bytes))
         size += _put_uint(out + size, len(extents))
         for chain, first, count in extents:
-            size += _put_uint(out + size, chain)
-            size += _put_uint(out + size, first)
-            size += _put_uint(out + size, count)
+            size += _put_uint(out + size, _uint(chain))
+            size += _put_uint(out + size, _uint(first))
+            size += _put_uint(out + size, _uint(count))
         return PyBytes_FromStringAndSize(<const char*>out, size)
     finally:
         PyMem_Free(out)

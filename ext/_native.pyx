@@ -48,23 +48,16 @@ def pack_uint(number) -> bytes:
     return PyBytes_FromStringAndSize(<char*>buffer, size)
 
 
-cdef uint64_t _uint(number) except? 0:
-    if not isinstance(number, int):
-        raise TypeError(f"not an integer: {number!r}")
-    try:
-        return number
-    except OverflowError:
-        raise ValueError(f"not an unsigned 64-bit number: {number}") from None
-
-
-def pack_key(thread, unsigned char kind, *numbers) -> bytes:
+def pack_key(thread, kind, *numbers) -> bytes:
     """Return the key of *kind* in a thread: its number, the kind, and up to three more numbers."""
     cdef unsigned char[UINT_BYTES * KEY_NUMBERS + 1] buffer
     cdef int size
     if len(numbers) >= KEY_NUMBERS:
         raise ValueError(f"too many numbers for a key: {len(numbers)}")
     size = _put_uint(buffer, _uint(thread))
-    buffer[size] = kind
+    if _uint(kind) > 0xFF:
+        raise ValueError(f"not a kind: {kind}")
+    buffer[size] = <unsigned char>_uint(kind)
     size += 1
     for number in numbers:
         size += _put_uint(buffer + size, _uint(number))

@@ -111,18 +111,24 @@ def source_all(list nodes not None, list elements not None, list parts not None)
     An empty list if an element is not any more what its node was made of. The nodes are
     changed themselves: only who has made them may call this.
     """
-    cdef Py_ssize_t at
+    cdef Py_ssize_t at, count = PyList_GET_SIZE(nodes)
     cdef Node node
     cdef bytes part
+    cdef object element
     cdef list sourced = []
-    if not len(nodes) == len(elements) == len(parts):
+    if PyList_GET_SIZE(elements) != count or PyList_GET_SIZE(parts) != count:
         raise ValueError("each element has a node and its bytes")
-    for at in range(len(nodes)):
-        node = nodes[at]
-        part = parts[at]
+    for at in range(count):
+        # The collector may run code that shrinks them.
+        if at >= PyList_GET_SIZE(nodes) or at >= PyList_GET_SIZE(elements) or (
+                at >= PyList_GET_SIZE(parts)):
+            return []
+        node, element, part = nodes[at], elements[at], parts[at]
+        if part is None:
+            raise TypeError("an element has no bytes")
         if node is None:
             node = raw_node(part)
-        elif not _matches(node, elements[at]):
+        elif not _matches(node, element):
             return []
         else:
             node.source = part

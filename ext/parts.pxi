@@ -67,3 +67,12 @@ cdef int _put_uint(unsigned char* out, uint64_t number) noexcept:
     for at in range(size):
         out[size - at] = <unsigned char>(number >> (8 * at) & 0xFF)
     return 1 + size
+
+
+cdef uint64_t _uint(number) except? 0:
+    if not isinstance(number, int):
+        raise TypeError(f"not an integer: {number!r}")
+    try:
+        return number
+    except OverflowError:
+        raise ValueError(f"not an unsigned 64-bit number: {number}") from None

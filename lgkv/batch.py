@@ -20,10 +20,10 @@ from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 __all__ = ["Batch"]
 
 # What py-lmdb's `put` takes, by position: given by name it costs half as much again.
-_DUPLICATES: Final = True
-_REPLACE: Final = True
-_KEEP: Final = False
-_IN_ORDER: Final = False
+_DUPDATA: Final = True
+_OVERWRITE: Final = True
+_NO_OVERWRITE: Final = False
+_NO_APPEND: Final = False
 
 LARGE_RECORD_BYTES: Final = 1000
 """A record of more than this may have pages of its own."""
@@ -150,13 +150,13 @@ class Batch(Snapshot):
             self._log += (table, key, record)
             if self.written > LOG_BYTES:
                 self._overflow()
-        if self._txn.put(key, record, _DUPLICATES, _KEEP, _IN_ORDER, database):
+        if self._txn.put(key, record, _DUPDATA, _NO_OVERWRITE, _NO_APPEND, database):
             return len(key) + len(record)
         old = len(self._txn.get(key, b"", database))
         if old > len(record) and old > LARGE_RECORD_BYTES:
             # Of one written in this transaction LMDB would keep all pages, but count fewer.
             self._txn.delete(key, db=database)
-        self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, database)
+        self._txn.put(key, record, _DUPDATA, _OVERWRITE, _NO_APPEND, database)
         return len(record) - old
 
     def abort(self) -> None:
@@ -181,7 +181,7 @@ class Batch(Snapshot):
             if self.written > LOG_BYTES:
                 self._overflow()
         database = self._databases[table]
-        if self._txn.put(key, record, _DUPLICATES, _KEEP, _IN_ORDER, database):
+        if self._txn.put(key, record, _DUPDATA, _NO_OVERWRITE, _NO_APPEND, database):
             return len(key) + len(record)
         if self._logging:
             del self._log[-3:]
@@ -199,7 +199,7 @@ class Batch(Snapshot):
                 self._overflow()
         if old_bytes > len(record) and old_bytes > LARGE_RECORD_BYTES:
             self._txn.delete(key, db=self._databases[table])  # see `put`
-        self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, self._databases[table])
+        self._txn.put(key, record, _DUPDATA, _OVERWRITE, _NO_APPEND, self._databases[table])
         return len(record)
 
     def set(self, table: Table, key: bytes, body: bytes, old_bytes: int = 0) -> None:
@@ -218,7 +218,7 @@ class Batch(Snapshot):
                 self._overflow()
         if old_bytes > LARGE_RECORD_BYTES and old_bytes > len(body):
             self._txn.delete(key, db=self._databases[table])  # see `put`
-        self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, self._databases[table])
+        self._txn.put(key, record, _DUPDATA, _OVERWRITE, _NO_APPEND, self._databases[table])
 
     def set_all(self, table: Table, keys: Sequence[bytes], bodies: Sequence[bytes]) -> None:
         """Store small bodies, each under its key."""
@@ -230,7 +230,7 @@ class Batch(Snapshot):
                     self._log += (table, key, record)
                     if self.written > LOG_BYTES:
                         self._overflow()
-                self._txn.put(key, record, _DUPLICATES, _REPLACE, _IN_ORDER, self._databases[table])
+                self._txn.put(key, record, _DUPDATA, _OVERWRITE, _NO_APPEND, self._databases[table])
             return
         records = list(map(seal, repeat(int(table)), keys, repeat(0), bodies))
         self.written += sum(map(len, records))

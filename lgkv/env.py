@@ -251,7 +251,7 @@ class Environment:
 
     def after_fork_in_child(self) -> None:
         """Drop what belongs to the parent; the map is opened anew."""
-        self.sharing = Sharing()
+        self.sharing, self._trusted_until = Sharing(), -math.inf
         if self._closed:
             return
         if file_id(self.path) != self.identity:

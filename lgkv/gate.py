@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 from lgkv.errors import StorageError, WriteLockTimeoutError
@@ -49,36 +50,30 @@ class Gate:
         self.descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
         """Of the data file."""
 
-    def acquire(self, timeout_s: float) -> float:
+    def acquire(
+        self, timeout_s: float, before_waiting: Callable[[], object] | None = None
+    ) -> float:
         """Take the gate; return the seconds that others had it, 0 if it was free.
 
-        Raises:
-            WriteLockTimeoutError: It was not free within `timeout_s` seconds.
-        """
-        return 0.0 if self.acquire_at_once() else self.wait(timeout_s)
-
-    def acquire_at_once(self) -> bool:
-        """Take the gate if it is free, after a break if one is due; return whether it was."""
-        now, breaking = time.monotonic(), False
-        if now - self._left_at > self._BREAK_S:
-            self._turn_began = now
-        elif now - self._turn_began >= self._turn_s:
-            breaking = True
-            self._take_break()
-        if not self._try():
-            self._turn_s = self._TURN_S
-            return False
-        if breaking:
-            self._turn_s = min(2 * self._turn_s, self._LONGEST_TURN_S)
-        return True
-
-    def wait(self, timeout_s: float) -> float:
-        """Wait for the gate and take it; return the seconds that others had it.
+        `before_waiting` is called if it was not.
 
         Raises:
             WriteLockTimeoutError: It was not free within `timeout_s` seconds.
         """
-        began, pause, waited = time.monotonic(), self._FIRST_PAUSE_S, 0.0
+        began = time.monotonic()
+        breaking = False
+        if began - self._left_at > self._BREAK_S:
+            self._turn_began = began
+        elif began - self._turn_began >= self._turn_s:
+            breaking, began = True, self._take_break()
+        if self._try():
+            if breaking:
+                self._turn_s = min(2 * self._turn_s, self._LONGEST_TURN_S)
+            return 0.0
+        if before_waiting is not None:
+            before_waiting()
+        self._turn_s, pause = self._TURN_S, self._FIRST_PAUSE_S
+        waited = 0.0
         while waited < timeout_s:
             time.sleep(pause)
             free = self._try()
@@ -96,10 +91,11 @@ class Gate:
             "end its long write, or open with a larger lock_timeout_s"
         )
 
-    def _take_break(self) -> None:
-        """Stay away after a turn, so that others come in."""
+    def _take_break(self) -> float:
+        """Stay away after a turn, so that others come in; return when the next one begins."""
         time.sleep(self._BREAK_S)
         self._turn_began = time.monotonic()
+        return self._turn_began
 
     def release(self) -> None:
         """Let the next writer in."""

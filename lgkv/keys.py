@@ -90,7 +90,11 @@ def _pack_key(thread: int, kind: int, *numbers: int) -> bytes:
     """Return the key of `kind` in a thread: its number, the kind, and up to three more numbers."""
     if len(numbers) > _KEY_NUMBERS:
         raise ValueError(f"too many numbers for a key: {len(numbers)}")
-    return _pack_uint(thread) + bytes((kind,)) + b"".join(map(_pack_uint, numbers))
+    head = _pack_uint(thread)
+    _pack_uint(kind)  # that it is a number
+    if kind > 0xFF:
+        raise ValueError(f"not a kind: {kind}")
+    return head + bytes((kind,)) + b"".join(map(_pack_uint, numbers))
 
 
 def _unpack_uint(key: bytes, start: int) -> tuple[int, int]:

@@ -85,11 +85,13 @@ class Sharing:
         self._users: dict[int, int] = {}
         self._alone: int | None = None
 
-    def enter(self, user: object) -> None:
-        """Begin a use; waits while another thread is alone."""
+    def enter(self, user: object, before_waiting: Callable[[], object] | None = None) -> None:
+        """Begin a use; waits while another thread is alone, and calls `before_waiting` then."""
         me = get_ident()
         self._users[id(user)] = me
         if self._alone is not None and self._alone != me:
+            if before_waiting is not None:
+                before_waiting()
             self._enter_after(user, me)
 
     def _enter_after(self, user: object, me: int) -> None:

@@ -111,7 +111,7 @@ class Checkpoints:
         if self._connection.is_lazy:
             return Change(put.apply_in_turn, put.adopt)
         put.prepare()
-        return Change(put.apply, put.adopt)
+        return Change(put.apply, put.adopt, put.is_short)
 
     def put_change(
         self,
@@ -129,7 +129,7 @@ class Checkpoints:
         given = checkpoint, parent_id, metadata or {}, new_versions
         put = CheckpointPut(self._means, thread_id, namespace, given)
         put.prepare()
-        return Change(put.apply, put.adopt)
+        return Change(put.apply, put.adopt, put.is_short)
 
     def _parent(
         self, thread_id: str, namespace: str, parent_id: str, new: Mapping[str, Any]

@@ -50,6 +50,10 @@ APART_BYTES: Final = 16 << 10
 """A write of as many bytes is a piece of its own, else it lies in the record of its task."""
 
 
+SHORT_BYTES: Final = 64 << 10
+SHORT_WRITES: Final = 16
+"""To store up to so much takes about as long as a flush at most."""
+
 Given = tuple[Any, str | None, Mapping[str, Any], Mapping[str, rec.Version] | None]
 """A checkpoint, its parent's id, its metadata, and its new versions (None: all are)."""
 
@@ -170,6 +174,15 @@ class CheckpointPut:
         if self._lost and parts.parent_id is not None and parent.mark is None:
             given = {name: parts.values[name] for name in self._lost if name in parts.values}
             self._rescued = means.values.plan({}, given)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether, prepared, it is known to store little, and to look for nothing."""
+        size = 0
+        for plan, _ in self._planned.values():
+            for part in plan.parts:
+                size += len(part.payload[1]) if isinstance(part, Fresh) else 0
+        return size <= SHORT_BYTES and not self._lost
 
     def apply_in_turn(self, batch: Batch) -> Stored:
         """Prepare it and apply it: so it sees what came before, which is not flushed yet."""
@@ -338,7 +351,7 @@ def put_task_writes(
                 free_values(thread, space, [], pieces_in(key, replaced))
         thread.save()
 
-    return Change(apply)
+    return Change(apply, is_short=not large and len(new) <= SHORT_WRITES)
 
 
 def _packed(checkpoint_id: str, task_id: str, writes: Mapping[int, rec.Write]) -> bytes:

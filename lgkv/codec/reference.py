@@ -87,7 +87,9 @@ def source_all(nodes: list[Node | None], elements: list[Any], parts: list[bytes]
 
     An empty list if an element is not any more what its node was made of.
     """
-    sourced = []
+    sourced: list[Node] = []
+    if not len(nodes) == len(elements) == len(parts):
+        raise ValueError("each element has a node and its bytes")
     for node, element, part in zip(nodes, elements, parts, strict=True):
         if node is not None and not matches(node, element):
             return []

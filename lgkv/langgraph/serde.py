@@ -164,14 +164,10 @@ def _load(
     return load
 
 
-_LEAVES: Final = frozenset({bool, float, int, str})
-"""What LangGraph's serialiser gives to its MessagePack library as it is."""
-
-
 class SerdeCodec:
     """A codec that is a LangGraph serialiser."""
 
-    __slots__ = ("_leaves", "_load", "_serde", "models", "signature")
+    __slots__ = ("_load", "_serde", "models", "signature")
 
     models: frozenset[type] | None
     signature: Hashable
@@ -181,14 +177,10 @@ class SerdeCodec:
         self._serde = serde if hasattr(serde, "dumps_typed") else maybe_add_typed_methods(serde)
         self.models, self.signature = _composition(self._serde)
         self._load = _load(self._serde, self.models)
-        falls_back = self.models is None or getattr(self._serde, "pickle_fallback", True)
-        self._leaves: frozenset[type] = frozenset() if falls_back else _LEAVES
 
     def encode(self, value: Any) -> Payload:
         """Return `value` as the serialiser's payload; InvalidInputError if it has none."""
         try:
-            if type(value) in self._leaves:
-                return MSGPACK, ormsgpack.packb(value, option=ormsgpack.OPT_REPLACE_SURROGATES)
             kind, raw = self._serde.dumps_typed(value)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidInputError(

@@ -36,6 +36,9 @@ __all__ = [
 
 
 IMPORTED_AT_ONCE: Final = 1000
+SHORT_PUTS: Final = 8
+"""To store so many items, without vectors and words, takes about as long as a flush at most."""
+
 """So many items are stored with one flush: more gain little, and others wait longer."""
 
 
@@ -242,7 +245,9 @@ class Memory:
             if after and dims is not None:
                 self._meaning.index.noticed(after[0], dims)
 
-        return Change(apply, committed)
+        few = len(prepared.keys) + len(prepared.deleted) + len(refresh) <= SHORT_PUTS
+        is_short = few and not prepared.vectors and not prepared.words
+        return Change(apply, committed, is_short)
 
     # --- expiry ---
 

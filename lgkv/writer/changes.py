@@ -6,6 +6,7 @@ A *change* is a function on a `Batch`. Until its caller knows the end of it, it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +18,8 @@ from lgkv.batch import Batch
 __all__ = ["Change", "Mailbox", "Pending", "end_all"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("lgkv")
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +33,8 @@ class Change(Generic[T]):
     With "full" durability it is on the disk by then. With "interval" it may be lost with
     the process, and if it is lost without, the file is closed to every use.
     """
+    is_short: bool = False
+    """Whether it is known to take no longer than others may wait for it."""
 
 
 class Mailbox(Protocol):
@@ -42,7 +47,9 @@ class Mailbox(Protocol):
 
 
 class Pending:
-    """A change and what becomes of it, which its caller is told once every lock is released.
+    """A change and what becomes of it, which its caller is told.
+
+    What runs code of the caller's, a future, is told of it once every lock is released.
 
     Without a future and a mailbox the caller waits for `ended`: a plain lock, unlike a
     future's own, is never left behind taken by a KeyboardInterrupt. Without a change it is
@@ -138,4 +145,7 @@ def end_all(batch: list[Pending]) -> None:
             pending.end()
         del pending
     for mailbox, ended in posted.items():
-        mailbox.deliver(ended)
+        try:
+            mailbox.deliver(ended)
+        except Exception:  # it is written, whatever its loop says to that
+            logger.exception("a mailbox did not take the ends of %d changes", len(ended))

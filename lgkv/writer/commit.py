@@ -34,7 +34,7 @@ MEMO_ENTRIES: Final = 4096
 """The most that is remembered from one commit to the next."""
 
 HELD_S: Final = 0.005
-"""The longest that changes are applied before those are told whose changes are durable."""
+"""After so long the next of the changes is not applied before those are told who are held."""
 
 TURN_S: Final = 0.001
 """For so long changes are applied without a pause while an event loop waits for them."""
@@ -76,7 +76,10 @@ class Committer:
         self.last_change_s = 0.0
         """What the last batch took for each of its changes, before its flush."""
         self.held: list[Pending] = []
-        """What is durable, and nobody was told of yet; a flush is a good time to tell."""
+        """What has ended, and nobody was told of yet; the next flush is a good time to tell.
+
+        Only the writer thread puts something there, and tells.
+        """
         self._turn_began = self._batch_began = 0.0
         self.applying: Batch | None = None
         """What the change that runs now writes to."""
@@ -122,8 +125,9 @@ class Committer:
             pending.fail(reason)
 
     def tell(self) -> None:
-        """Tell those who were not told yet: here no callback of theirs runs."""
-        end_all(self.held)
+        """Tell those who were not told yet; no future is among them, whose callbacks would run."""
+        if self.held:
+            end_all(self.held)
 
     def due_in(self) -> float | None:
         """Return the seconds until `finish` is to be called, None if there is nothing to do."""
@@ -151,10 +155,7 @@ class Committer:
         """Take the gate; return the seconds that others had it."""
         if self._gate is None:
             self._gate = self._open_gate()
-        if self._gate.acquire_at_once():
-            return 0.0
-        self.tell()
-        waited = self._gate.wait(self._env.options.lock_timeout_s)
+        waited = self._gate.acquire(self._env.options.lock_timeout_s, self.tell)
         if waited:
             figures = self.figures
             figures.waits += 1
@@ -183,7 +184,7 @@ class Committer:
     def _commit_and_grow(self, waiting: list[Pending]) -> list[Pending]:
         while True:
             try:
-                self._env.sharing.enter(self)
+                self._env.sharing.enter(self, self.tell)
                 return self._commit_once(waiting)
             except lmdb.MapFullError:
                 pass  # it is left before the map may grow
@@ -231,8 +232,6 @@ class Committer:
                 return waiting[at:]
             if not pending.start():
                 continue
-            if self.held and time.perf_counter() - self._batch_began > HELD_S:
-                self.tell()
             try:
                 done.append((pending, self._apply(batch, pending)))
             except (lmdb.MapFullError, MemoryError):
@@ -284,6 +283,8 @@ class Committer:
         change = pending.change
         if change is None:  # a flush: what is before it is in this commit, or was in an earlier one
             return None
+        if self.held and not (change.is_short and self._is_early):
+            self.tell()
         if pending.mailbox is not None:
             self._give_way()
         self.applying, self.applier, batch.dirty = batch, get_ident(), True
@@ -291,6 +292,11 @@ class Committer:
             return change.apply(batch)
         finally:
             self.applying = self.applier = None
+
+    @property
+    def _is_early(self) -> bool:
+        """Whether those who are held may wait for one more change of the batch."""
+        return time.perf_counter() - self._batch_began <= HELD_S
 
     def _give_way(self) -> None:
         """Let the loops have the interpreter now and then, else they would wait for the flush."""
@@ -306,8 +312,7 @@ class Committer:
         batch.state.commit += 1
         batch.put_state()
         number = batch._txn.id()  # noqa: SLF001
-        if self.held:
-            self.tell()
+        self.tell()
         began = time.perf_counter()
         try:
             batch._txn.commit()  # noqa: SLF001

@@ -57,8 +57,8 @@ class Crowd:
         flush_s, change_s = self._commits.last_flush_s, self._commits.last_change_s
         return size >= HALVES_FROM and GATHER_FROM_S <= flush_s < COMING_BACK * change_s * size
 
-    def share(self, waiting: int, held: int, *, come_back: bool) -> int:
-        """Return how many of those that wait go into the next commit.
+    def count_in(self, waiting: int, held: int, *, come_back: bool) -> int:
+        """Note how many there are, and return how many that wait go into the next commit.
 
         `held` are those of the last one who have not been told of it. Who writes together for
         the first time is no crowd yet, nor is who does not wait for the end of a change.

@@ -141,6 +141,8 @@ class Writer:
         with self._turn:  # `with`, unlike a call of `acquire`, cannot be interrupted half-way
             if self._closed:
                 self._check_open()
+            if self._commits.held and not self.is_own_thread():
+                return False  # some wait for the writer thread
             if self.lazy and self._own_ident != get_ident():
                 return self._commits.serve_here(pending)
             self._commits.serve([pending])
@@ -232,31 +234,35 @@ class Writer:
         while self._await_work():
             if self._crowded and not held:
                 self._crowd.gather(self._queue, self._crowd.size)
-            told = len(held)
             with self._turn:
-                batch = self._take(told)
+                held_before = len(held)
+                batch = self._take(held_before)
                 left = self._commits.serve(batch)
                 if left:
                     self._put_back(left)
                     del batch[-len(left) :], left
                 elif not batch:
                     self._commits.finish()
-            self._end(batch, told)
+                self._hold(batch, held_before)
+            end_all(batch)
         self._own_ident = None  # another thread may get it
 
-    def _end(self, batch: list[Pending], told: int) -> None:
-        """Tell the callers of `batch`, but one half not before the other is flushed.
+    def _hold(self, batch: list[Pending], held_before: int) -> None:
+        """Keep a half from being told before the other one is flushed, if there is another.
 
-        So many were told of the last one while this one was flushed. A future's caller is
-        told at once: what its callbacks do is for no lock and no transaction.
+        With a future among them nobody is kept: its callbacks may wait for the others.
         """
-        self._commits.tell()
-        if told:
-            self._crowd.gather(self._queue, told)
-        if self._queue and not self.lazy and self._crowd.goes_in_halves(self._crowd.size):
-            self._commits.held += [pending for pending in batch if pending.future is None]
-            batch[:] = [pending for pending in batch if pending.future is not None]
-        end_all(batch)
+        self._commits.tell()  # if nothing was flushed
+        if held_before:
+            self._crowd.gather(self._queue, held_before)
+        if (
+            self._queue
+            and not self.lazy
+            and self._crowd.goes_in_halves(self._crowd.size)
+            and all(pending.future is None for pending in batch)
+        ):
+            self._commits.held += batch
+            batch.clear()
 
     def _await_work(self) -> bool:
         """Wait for a change, or for the time to flush; False once it is closed and all is done."""
@@ -276,7 +282,7 @@ class Writer:
         with self._lock:
             waiting = len(self._queue)
             come_back = waiting > 0 and self._queue[0].future is None and not self.lazy
-            count = self._crowd.share(waiting, held, come_back=come_back)
+            count = self._crowd.count_in(waiting, held, come_back=come_back)
             self._room.notify_all()
             return [self._queue.popleft() for _ in range(count)]
 

@@ -18,7 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 import lgkv
 from lgkv.batch import Batch
 from lgkv.checkpoints.values import PIECE_BYTES
-from lgkv.langgraph import LgkvSaver
+from lgkv.langgraph import LgkvSaver, StrictSerializer
 from lgkv.langgraph.serde import SerdeCodec
 from lgkv.layout import Kind, Table
 from tests.conformance.checkpoints import put
@@ -51,12 +51,12 @@ def db(path: str) -> Iterator[lgkv.Database]:
 def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what the serialiser is given: elements of lists and dicts, models, and payloads."""
     counted: Counter[str] = Counter()
-    encode, decode = SerdeCodec.encode, SerdeCodec.decode
-    default = jsonplus._msgpack_default
+    dumps, default = StrictSerializer.dumps_typed, jsonplus._msgpack_default
+    decode = SerdeCodec.decode
 
-    def counting_encode(self: SerdeCodec, value: Any) -> tuple[str, bytes]:
+    def counting_dumps(self: StrictSerializer, value: Any) -> tuple[str, bytes]:
         counted["elements"] += len(value) if type(value) in (list, dict) else 1
-        return encode(self, value)
+        return dumps(self, value)
 
     def counting_default(value: Any) -> Any:
         counted["models"] += hasattr(value, "model_dump")
@@ -66,7 +66,7 @@ def serialised(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["loads"] += 1
         return decode(self, payload)
 
-    monkeypatch.setattr(SerdeCodec, "encode", counting_encode)
+    monkeypatch.setattr(StrictSerializer, "dumps_typed", counting_dumps)
     monkeypatch.setattr(SerdeCodec, "decode", counting_decode)
     monkeypatch.setattr(jsonplus, "_msgpack_default", counting_default)
     return counted

@@ -412,7 +412,7 @@ class TestReplacedFile:
     def test_reader_looks_at_the_path_now_and_then_and_a_writer_always(self, path: str) -> None:
         db = connect(path, "c", Options(compression=False))
         put(db, b"a")
-        assert 0 < db.env._trusted_until - time.monotonic() <= env.TRUSTED_S
+        assert db.env._trusted_until <= time.monotonic() + env.TRUSTED_S
         db.env._trusted_until = math.inf
         os.unlink(path)
         assert get(db, b"a") == b"a"  # as of the moment before
@@ -421,6 +421,21 @@ class TestReplacedFile:
         db.env._trusted_until = time.monotonic()
         with pytest.raises(StorageError, match="replaced or removed"):
             db.snapshot()
+        db.close()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    def test_forked_child_looks_at_the_path(self, path: str) -> None:
+        db = connect(path, "c", Options(compression=False))
+        db.env._trusted_until = math.inf
+        os.unlink(path)
+        child = os.fork()
+        if not child:  # pragma: no cover
+            try:
+                get(db, b"a")
+            except StorageError as error:
+                os._exit(0 if "replaced or removed" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         db.close()
 
     def test_file_that_comes_back_is_used_again(self, path: str) -> None:

@@ -751,6 +751,10 @@ class TestCrowds:
         assert slow.writer._may_commit_here()
 
 
+def short(name: bytes) -> Change[None]:
+    return Change(putting(name).apply, is_short=True)
+
+
 class TestHalves:
     """A large crowd goes in two halves: one comes back while the other is flushed."""
 
@@ -776,45 +780,45 @@ class TestHalves:
 
     def write(self, db: Connection, lane: int) -> None:
         for number in range(self.PUTS):
-            db.commit(putting(b"%d %d" % (lane, number)))
+            db.commit(short(b"%d %d" % (lane, number)))
 
-    def test_who_is_told_comes_back_while_the_others_are_flushed(
-        self, db: Connection, queued: list[tuple[int, int]]
-    ) -> None:
+    def run(self, *others: Callable[[], None], db: Connection) -> None:
         threads = [threading.Thread(target=self.write, args=(db, at)) for at in range(self.COUNT)]
+        threads += [threading.Thread(target=other) for other in others]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(LIMIT_S)
-        assert len(names(db)) == self.COUNT * self.PUTS
+        assert not any(thread.is_alive() for thread in threads)
         assert not db.writer._commits.held
+
+    def test_who_is_told_comes_back_while_the_others_are_flushed(
+        self, db: Connection, queued: list[tuple[int, int]]
+    ) -> None:
+        self.run(db=db)
+        assert len(names(db)) == self.COUNT * self.PUTS
         steady = queued[len(queued) // 4 : -len(queued) // 4]
         assert sum(changes for changes, _ in steady) < 24 * len(steady)  # 16, not 32
         came = [waiting for _, waiting in steady if waiting >= self.COUNT // 4]
         assert len(came) > len(steady) // 2
 
-    def test_tasks_and_futures_hear_of_it_too(
+    def test_callback_of_a_future_waits_for_nobody_who_is_not_told(
         self, db: Connection, queued: list[tuple[int, int]]
     ) -> None:
-        again: list[Future[None]] = []
+        untold: list[int] = []
 
         def callback(_: Future[Any]) -> None:
+            untold.append(len(db.writer._commits.held))
             db.commit(putting(b"callback"))  # it holds no lock, and no transaction
 
         def submit() -> None:
             for number in range(self.PUTS):
-                future = db.submit(putting(b"future %d" % number))
+                future = db.submit(short(b"future %d" % number))
                 future.add_done_callback(callback)
-                again.append(future)
-                outcome(future)
+                assert outcome(future) is None
 
-        threads = [threading.Thread(target=self.write, args=(db, at)) for at in range(self.COUNT)]
-        threads.append(threading.Thread(target=submit))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(LIMIT_S)
-        assert [outcome(future) for future in again] == [None] * self.PUTS
+        self.run(submit, db=db)
+        assert untold == [0] * self.PUTS
         assert len(names(db)) == self.COUNT * self.PUTS + self.PUTS + 1
         assert len(queued) > self.PUTS
 
@@ -822,17 +826,40 @@ class TestHalves:
         self, db: Connection, queued: list[tuple[int, int]]
     ) -> None:
         for _ in range(3):
-            together(db, *(putting(b"%d" % number) for number in range(64)))
-        assert {changes for changes, _ in queued if changes > 1} <= {63, 64}
+            together(db, *(short(b"%d" % number) for number in range(64)))
+        assert {changes for changes, _ in queued if changes > 1} <= {63, 64}  # or 1, and 63
 
     @staticmethod
-    def held_by(db: Connection) -> Pending:
+    def held_by(db: Connection, mailbox: Any = None) -> Pending:
         """A change that is durable, and whose caller was not told yet."""
-        pending = Pending(putting(b"held"))
+        pending = Pending(short(b"held"), mailbox=mailbox)
         pending.queue()
         pending.succeed(None)
         db.writer._commits.held.append(pending)
         return pending
+
+    def test_mailbox_that_fails_is_no_harm_to_others(
+        self, db: Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Box:
+            def __init__(self) -> None:
+                self.got: list[Pending] = []
+
+            def deliver(self, ended: list[Pending]) -> None:
+                self.got += ended
+
+        class Broken(Box):
+            def deliver(self, ended: list[Pending]) -> None:
+                raise OSError(f"{len(ended)} are lost")
+
+        db.commit(putting(b"first"))
+        box = Box()
+        self.held_by(db, Broken())
+        told = self.held_by(db, box)
+        db.writer._commits.serve([Pending(short(b"second"))])
+        assert box.got == [told]
+        assert names(db) == [b"first", b"second"]
+        assert "did not take the ends of 1 changes" in caplog.text
 
     def test_who_is_held_is_told_before_others_are_waited_for(
         self, db: Connection, path: str
@@ -848,6 +875,17 @@ class TestHalves:
         waiting.join(LIMIT_S)
         gate.close()
 
+    def test_who_is_held_is_told_before_the_map_is_waited_for(self, db: Connection) -> None:
+        db.commit(putting(b"first"))
+        held = self.held_by(db)
+        db.env.sharing.become_alone()
+        waiting = threading.Thread(target=db.writer._commits.serve, args=([Pending(None)],))
+        waiting.start()
+        assert held.wait(LIMIT_S)
+        assert waiting.is_alive()
+        db.env.sharing.end_alone()
+        waiting.join(LIMIT_S)
+
     def test_who_is_held_is_told_before_the_map_grows(
         self, db: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -860,20 +898,37 @@ class TestHalves:
         db.writer._commits._grow()
         assert told == [True]
 
-    def test_who_is_held_is_told_within_a_long_batch(
-        self, db: Connection, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("is_short", [True, False])
+    def test_who_is_held_is_told_before_what_may_take_long(
+        self, db: Connection, monkeypatch: pytest.MonkeyPatch, *, is_short: bool
     ) -> None:
-        monkeypatch.setattr(commit, "HELD_S", 0)
+        if is_short:
+            monkeypatch.setattr(commit, "HELD_S", 0)  # it is late in the batch
         held, told = self.held_by(db), []
-        change: Change[None] = Change(lambda _: told.append(held.wait(0)))
+        change: Change[None] = Change(lambda _: told.append(held.wait(0)), is_short=is_short)
         db.writer._commits.serve([Pending(change)])
         assert told == [True]
+
+    def test_who_is_held_is_not_told_before_what_is_short(self, db: Connection) -> None:
+        held, told = self.held_by(db), []
+        change: Change[None] = Change(lambda _: told.append(held.wait(0)), is_short=True)
+        db.writer._commits.serve([Pending(change)])
+        assert told == [False]
+        assert held.wait(0)
 
     def test_who_is_held_is_told_where_nothing_is_flushed(self, db: Connection) -> None:
         held = self.held_by(db)
         with pytest.raises(ValueError, match="wrong"):
             db.submit(failing(ValueError("wrong"))).result(LIMIT_S)
         assert held.wait(LIMIT_S)
+
+    def test_nobody_commits_inline_while_some_are_held(self, db: Connection) -> None:
+        db.commit(putting(b"first"))
+        held = self.held_by(db)
+        assert not db.writer._commit_here(Pending(putting(b"second")))
+        db.commit(putting(b"third"))
+        assert held.wait(LIMIT_S)
+        assert names(db) == [b"first", b"third"]
 
 
 class TestClosing:
