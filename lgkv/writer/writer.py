@@ -163,8 +163,8 @@ class Writer:
             if self._thread is None:
                 self._start_thread()
             self._queue.append(pending)
-            if self._idle:
-                self._arrived.notify()
+            if self._idle:  # all, for one who was told by an interrupted call is still listed
+                self._arrived.notify_all()
 
     def _wait_for_room(self) -> None:
         end = time.monotonic() + self._limit_s

@@ -755,6 +755,17 @@ def short(name: bytes) -> Change[None]:
     return Change(putting(name).apply, is_short=True)
 
 
+def test_notification_that_was_interrupted_takes_no_other_away(db: Connection) -> None:
+    assert outcome(db.submit(putting(b"first"))) is None
+    while not db.writer._idle:
+        time.sleep(0.001)
+    told = threading.Lock()  # of a wait that has ended: `notify` was interrupted before removing it
+    told.acquire()
+    with db.writer._lock:
+        db.writer._arrived._waiters.appendleft(told)  # type: ignore[attr-defined]
+    assert outcome(db.submit(putting(b"second"))) is None
+
+
 class TestHalves:
     """A large crowd goes in two halves: one comes back while the other is flushed."""
 
