@@ -35,7 +35,6 @@ GATHER_UP_TO_S: Final = 0.02
 HALVES_FROM: Final = 16
 """Fewer than so many go together: what a commit costs besides its changes, halves pay twice."""
 
-
 COMING_BACK: Final = 2
 """To be told and to come back takes about as long as to apply so many changes."""
 
