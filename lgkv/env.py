@@ -7,9 +7,7 @@ read transactions; they are short, and no user code runs inside one.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -29,9 +27,6 @@ T = TypeVar("T")
 
 RESERVE_BYTES: Final = 1 << 20
 """What a full map gets to write what was acknowledged."""
-TRUSTED_S: Final = 0.005
-"""For so long after a look at its path readers take the file to be there. Writers always look."""
-
 BUFFERS: Final = True
 """What is read is a view of the map: py-lmdb's parameter, by position, which is quicker."""
 
@@ -48,8 +43,6 @@ class Environment:
         self._failure: BaseException | None = None
         self._failure_told = True
         self._closed = False
-        self._trusted_until = -math.inf
-        """So long who reads need not look whether the file is still at its path."""
         self.sharing = Sharing()
         self._lmdb, self._databases = open_lmdb(path, options)
         try:
@@ -74,8 +67,6 @@ class Environment:
         snapshot = OwnSnapshot(self.sharing, self.tell)
         try:
             self.sharing.enter(snapshot)
-            if self._closed or self._failure is not None or time.monotonic() >= self._trusted_until:
-                self.check()
             snapshot.begin(self._begin(snapshot, write=False), self._databases)
         except lmdb.Error as error:
             self.sharing.leave(snapshot)
@@ -87,10 +78,10 @@ class Environment:
 
     def begin_write(self, user: object) -> tuple[Any, tuple[Any, ...]]:
         """Return a write transaction and the tables by number; `user` has entered, at the gate."""
-        self.check()
         return self._begin(user, write=True), self._databases
 
     def _begin(self, user: object, *, write: bool) -> Any:
+        self.check()
         for attempt in range(ATTEMPTS):
             try:
                 return self._lmdb.begin(None, None, write, BUFFERS)
@@ -127,7 +118,6 @@ class Environment:
                 f"the file at {self.path!r} was replaced or removed while it was open: "
                 "open it again"
             )
-        self._trusted_until = time.monotonic() + TRUSTED_S
 
     # --- growth ---
 
@@ -251,7 +241,7 @@ class Environment:
 
     def after_fork_in_child(self) -> None:
         """Drop what belongs to the parent; the map is opened anew."""
-        self.sharing, self._trusted_until = Sharing(), -math.inf
+        self.sharing = Sharing()
         if self._closed:
             return
         if file_id(self.path) != self.identity:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import struct
@@ -386,9 +385,8 @@ class TestErrors:
 class TestReplacedFile:
     @pytest.mark.parametrize("how", ["removed", "replaced", "moved", "folder moved"])
     def test_file_that_is_no_longer_at_its_path_is_refused(
-        self, path: str, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+        self, path: str, tmp_path: Path, how: str
     ) -> None:
-        monkeypatch.setattr("lgkv.env.TRUSTED_S", 0)
         folder = tmp_path / "folder"
         folder.mkdir()
         path = str(folder / "agent.lgkv")
@@ -409,24 +407,9 @@ class TestReplacedFile:
                 use()
         db.close()
 
-    def test_reader_looks_at_the_path_now_and_then_and_a_writer_always(self, path: str) -> None:
-        db = connect(path, "c", Options(compression=False))
-        put(db, b"a")
-        assert db.env._trusted_until <= time.monotonic() + env.TRUSTED_S
-        db.env._trusted_until = math.inf
-        os.unlink(path)
-        assert get(db, b"a") == b"a"  # as of the moment before
-        with pytest.raises(StorageError, match="replaced or removed"):
-            put(db, b"b")
-        db.env._trusted_until = time.monotonic()
-        with pytest.raises(StorageError, match="replaced or removed"):
-            db.snapshot()
-        db.close()
-
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_forked_child_looks_at_the_path(self, path: str) -> None:
         db = connect(path, "c", Options(compression=False))
-        db.env._trusted_until = math.inf
         os.unlink(path)
         child = os.fork()
         if not child:  # pragma: no cover
