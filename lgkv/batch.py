@@ -6,15 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Final
 
-from lgkv.layout import (
-    COMPRESSED_FROM_BYTES,
-    MAIN,
-    STATE_KEY,
-    Table,
-    open_record,
-    seal,
-    seal_record,
-)
+from lgkv.layout import MAIN, STATE_KEY, Table, open_record, seal, seal_record
 from lgkv.snapshot import MARK_BYTES, Sharing, Snapshot, State
 
 __all__ = ["Batch"]
@@ -170,10 +162,7 @@ class Batch(Snapshot):
 
     def put_new(self, table: Table, key: bytes, body: bytes) -> int:
         """Store `body` unless `key` is there; return the growth in bytes, 0 if it is there."""
-        if len(body) < COMPRESSED_FROM_BYTES:
-            record = seal(table, key, 0, body)
-        else:
-            record = seal_record(table, key, body, compress=self._compress)
+        record = seal_record(table, key, body, compress=self._compress)
         self.written += len(record)
         self.mark_put = record[-MARK_BYTES:]
         if self._logging:
@@ -207,10 +196,8 @@ class Batch(Snapshot):
 
         `old_bytes` is the length of the body that is there, as far as it is known to be large.
         """
-        if len(body) <= LARGE_RECORD_BYTES * 4:
-            record = seal(table, key, 0, body)
-        else:
-            record = seal_record(table, key, body, compress=self._compress)
+        compress = self._compress and len(body) > LARGE_RECORD_BYTES * 4
+        record = seal_record(table, key, body, compress=compress)
         self.written += len(record)
         if self._logging:
             self._log += (table, key, record)

@@ -23,7 +23,6 @@ from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
 from lgkv.keys import unpack_bytes, unpack_id, unpack_uint
 
 __all__ = [
-    "COMPRESSED_FROM_BYTES",
     "FORMAT_VERSION",
     "INDEX",
     "KIND_BYTES",
