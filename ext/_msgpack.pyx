@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
 """Serialised lists (MessagePack), taken apart without decoding their elements.
 
-`lgkv/codec/reference.py` has the same function in Python.
+`lgkv/codec/arrays.py` has the same function in Python.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE

@@ -14,6 +14,7 @@ from lgkv._heads import pack_extents, unpack_extents
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.thread import End, ThreadEdit
 from lgkv.codec import EMPTY, Payload
+from lgkv.codec.arrays import join_arrays
 from lgkv.codec.plan import (
     EMPTY_FORM,
     INLINE,
@@ -25,7 +26,6 @@ from lgkv.codec.plan import (
     Fresh,
     Kept,
     Plan,
-    join_arrays,
 )
 from lgkv.codec.runs import MAX_EXTENTS
 from lgkv.errors import CorruptionError, LgkvError

@@ -31,7 +31,6 @@ __all__ = [
     "Fresh",
     "Kept",
     "Plan",
-    "join_arrays",
     "plan_value",
     "replay",
     "with_raw",
@@ -125,10 +124,7 @@ def plan_value(value: Any, base: Base | None, codec: Codec) -> Plan:
             return _plan_dict(value, base, codec, codec.models)
     except _OpaqueError:
         pass
-    payload = codec.encode(value)
-    if len(payload[1]) <= INLINE_BYTES:  # sooner than by its own `__new__`
-        return tuple.__new__(Plan, (INLINE, (), payload, None, 0, 0, 1))
-    return _plan_opaque(payload, base)
+    return _plan_opaque(codec.encode(value), base)
 
 
 def _encode(value: Any, codec: Codec) -> bytes:
@@ -211,27 +207,6 @@ def with_raw(nodes: list[Node | None], raw: bytes) -> list[Node]:
         return cast("list[Node]", nodes)
     parts = split_array(raw)
     return [raw_node(parts[at]) if node is None else node for at, node in enumerate(nodes)]
-
-
-def join_arrays(payloads: Iterable[tuple[bytes, int]]) -> bytes:
-    """Return one MessagePack array of the elements of several, given with their counts."""
-    total, bodies = 0, []
-    for raw, count in payloads:
-        total += count
-        bodies.append(raw[_header_size(count) :])
-    return _header(total) + b"".join(bodies)
-
-
-def _header_size(count: int) -> int:
-    return 1 if count < 16 else 3 if count < 1 << 16 else 5
-
-
-def _header(count: int) -> bytes:
-    if count < 16:
-        return bytes((0x90 | count,))
-    if count < 1 << 16:
-        return b"\xdc" + count.to_bytes(2, "big")
-    return b"\xdd" + count.to_bytes(4, "big")
 
 
 # --- dicts ---------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from lgkv import _msgpack
-from lgkv.codec import reference
+from lgkv.codec import arrays
 from tests.unit.shadows import values
 
 both = pytest.mark.parametrize(
-    "twin", [pytest.param(reference, id="python"), pytest.param(_msgpack, id="native")]
+    "twin", [pytest.param(arrays, id="python"), pytest.param(_msgpack, id="native")]
 )
 
 SERDE = JsonPlusSerializer()
@@ -126,7 +126,7 @@ def test_deep_nesting_needs_no_stack(twin: Any) -> None:
 @example(b"\xdd\x00\x00\x00\x01\xdd\x00\x00\x00\x00")
 @example(b"\x91\xdd\xff\xff\xff\xff")
 def test_twins_agree_on_any_bytes(data: bytes) -> None:
-    assert outcome(reference, data) == outcome(_msgpack, data)
+    assert outcome(arrays, data) == outcome(_msgpack, data)
 
 
 @given(st.data())
@@ -135,7 +135,7 @@ def test_twins_agree_on_damaged_lists(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 3))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(good[: data.draw(st.integers(0, len(good)))])
-    assert outcome(reference, damaged) == outcome(_msgpack, damaged)
+    assert outcome(arrays, damaged) == outcome(_msgpack, damaged)
 
 
 @pytest.mark.parametrize("data", [bytearray(b"\x90"), memoryview(b"\x90"), "\x90", None, []])
