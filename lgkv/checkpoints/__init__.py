@@ -24,6 +24,7 @@ from lgkv.checkpoints.types import (
     PlainCodec,
     StoredCheckpoint,
     ThreadInfo,
+    check_texts,
     decode_parts,
     decode_payload,
 )
@@ -33,7 +34,6 @@ from lgkv.checkpoints.writing import (
     CheckpointPut,
     Given,
     Means,
-    check_texts,
     put_task_writes,
 )
 from lgkv.codec import Codec, Payload

@@ -16,6 +16,7 @@ __all__ = [
     "PlainCodec",
     "StoredCheckpoint",
     "ThreadInfo",
+    "check_texts",
     "decode_parts",
     "decode_payload",
 ]
@@ -117,3 +118,10 @@ def decode_parts(
     ):
         raise CorruptionError(Table.THREADS.label, key, "a checkpoint does not have its parts")
     return parts[0], parts[1]
+
+
+def check_texts(**texts: Any) -> None:
+    """Raise InvalidInputError for an argument that is not a str."""
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise InvalidInputError(f"{name} is {text!r}: give a str")

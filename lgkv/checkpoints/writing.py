@@ -17,6 +17,7 @@ from lgkv.checkpoints.pruning import free_values
 from lgkv.checkpoints.reading import NO_PARENT, Parent
 from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
+from lgkv.checkpoints.types import check_texts
 from lgkv.checkpoints.values import (
     BaseMovedError,
     StoredValue,
@@ -30,7 +31,7 @@ from lgkv.errors import InvalidInputError
 from lgkv.layout import THREADS
 from lgkv.writer import Batch, Change
 
-__all__ = ["CheckpointPut", "Means", "Parts", "check_texts", "put_task_writes", "take_apart"]
+__all__ = ["CheckpointPut", "Means", "Parts", "put_task_writes", "take_apart"]
 
 RUN_ID: Final = "run_id"
 DELTA_COUNTERS: Final = "counters_since_delta_snapshot"
@@ -49,10 +50,9 @@ MAX_VERSION_BITS: Final = 256
 APART_BYTES: Final = 16 << 10
 """A write of as many bytes is a piece of its own, else it lies in the record of its task."""
 
-
 SHORT_BYTES: Final = 64 << 10
 SHORT_WRITES: Final = 16
-"""To store up to so much takes about as long as a flush at most."""
+"""While no more is stored than this, others may wait."""
 
 Given = tuple[Any, str | None, Mapping[str, Any], Mapping[str, rec.Version] | None]
 """A checkpoint, its parent's id, its metadata, and its new versions (None: all are)."""
@@ -178,11 +178,9 @@ class CheckpointPut:
     @property
     def is_short(self) -> bool:
         """Whether, prepared, it is known to store little, and to look for nothing."""
-        size = 0
-        for plan, _ in self._planned.values():
-            for part in plan.parts:
-                size += len(part.payload[1]) if isinstance(part, Fresh) else 0
-        return size <= SHORT_BYTES and not self._lost
+        parts = (part for plan, _ in self._planned.values() for part in plan.parts)
+        size = sum(len(part.payload[1]) for part in parts if isinstance(part, Fresh))
+        return size + len(self._parts.payload[1]) <= SHORT_BYTES and not self._lost
 
     def apply_in_turn(self, batch: Batch) -> Stored:
         """Prepare it and apply it: so it sees what came before, which is not flushed yet."""
@@ -356,13 +354,6 @@ def put_task_writes(
 
 def _packed(checkpoint_id: str, task_id: str, writes: Mapping[int, rec.Write]) -> bytes:
     return rec.pack_writes(checkpoint_id, task_id, list(writes.values()))
-
-
-def check_texts(**texts: Any) -> None:
-    """Raise InvalidInputError for an argument that is not a str."""
-    for name, text in texts.items():
-        if not isinstance(text, str):
-            raise InvalidInputError(f"{name} is {text!r}: give a str")
 
 
 def _take_seen(state: dict[str, Any]) -> dict[str, dict[str, rec.Version]] | None:

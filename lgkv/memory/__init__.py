@@ -37,7 +37,8 @@ __all__ = [
 
 IMPORTED_AT_ONCE: Final = 1000
 SHORT_PUTS: Final = 8
-"""To store so many items, without vectors and words, takes about as long as a flush at most."""
+SHORT_BYTES: Final = 64 << 10
+"""While no more is stored than this, without vectors and words, others may wait."""
 
 """So many items are stored with one flush: more gain little, and others wait longer."""
 
@@ -246,7 +247,8 @@ class Memory:
                 self._meaning.index.noticed(after[0], dims)
 
         few = len(prepared.keys) + len(prepared.deleted) + len(refresh) <= SHORT_PUTS
-        is_short = few and not prepared.vectors and not prepared.words
+        small = sum(map(len, prepared.encoded)) <= SHORT_BYTES
+        is_short = few and small and not prepared.vectors and not prepared.words
         return Change(apply, committed, is_short)
 
     # --- expiry ---

@@ -18,6 +18,7 @@ from typing import Any
 import lmdb
 import pytest
 
+import lgkv
 from lgkv import (
     ClosedError,
     CommitFailedError,
@@ -33,6 +34,7 @@ from lgkv.connection import Connection, connect
 from lgkv.env import Environment, Options
 from lgkv.gate import Gate
 from lgkv.layout import Table
+from lgkv.memory import Put
 from lgkv.snapshot import State
 from lgkv.writer import Batch, Change, Pending, commit
 from tests.invariants import structural_damage
@@ -940,6 +942,28 @@ class TestHalves:
         db.commit(putting(b"third"))
         assert held.wait(LIMIT_S)
         assert names(db) == [b"first", b"third"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_stores_much_is_not_known_to_be_short(path: str, *, large: bool) -> None:
+    body = "x" * (100_000 if large else 100)
+    values, versions = {"a": [body], "b": body}, {"a": "1", "b": "1"}
+    with lgkv.open(path) as opened:
+        for checkpoint in (
+            {"id": "1", "channel_values": values, "channel_versions": versions},
+            {"id": "2", "other": body},
+        ):
+            assert opened.checkpoints.put_change("t", checkpoint).is_short is not large
+        write = opened.checkpoints.put_writes_change("t", "1", "task", [("a", body)])
+        assert write.is_short is not large
+        many = [("a", 1)] * (100 if large else 3)
+        assert opened.checkpoints.put_writes_change("t", "1", "task", many).is_short is not large
+        memory = opened.memory
+        assert memory.change([Put(("n",), "key", {"a": body})]).is_short is not large
+        puts = [Put(("n",), f"{number}", {}) for number in range(20 if large else 2)]
+        assert memory.change(puts).is_short is not large
+        assert not memory.change([Put(("n",), "key", {}, [1.0, 2.0])]).is_short
+        assert not memory.change([Put(("n",), "key", {}, text="words")]).is_short
 
 
 class TestClosing:
