@@ -21,6 +21,7 @@ from lgkv.codec.shelf import Shelf
 from lgkv.datafile import FileId, file_id
 from lgkv.env import Environment, Options, Snapshot
 from lgkv.errors import ClosedError, InvalidInputError, LgkvError
+from lgkv.locks import Mutex, acquire_if_free
 from lgkv.opening import prepare
 from lgkv.writer import Change, Mailbox, Pending, Writer
 
@@ -96,7 +97,7 @@ class _Registry:
     """The files open in this process, by identity."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = Mutex()
         self.open: dict[FileId, _Shared] = {}
         self._dropped: deque[_Shared] = deque()
 
@@ -130,7 +131,7 @@ class _Registry:
         closes a file, or at the interpreter's exit.
         """
         self._dropped.append(shared)
-        if self.lock.acquire(blocking=False):
+        if acquire_if_free(self.lock):
             try:
                 self._release_dropped(wait=False)
             finally:
@@ -184,7 +185,7 @@ class _Registry:
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = Mutex()
         for shared in self.open.values():
             shared.env.after_fork_in_child()
             shared.writer.after_fork_in_child()

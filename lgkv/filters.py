@@ -25,7 +25,7 @@ from lgkv.errors import FilterError
 from lgkv.keys import encode_text
 from lgkv.layout import decode_plain
 
-__all__ = ["Predicate", "Test", "compile_encoded", "compile_filter", "matches", "validate_filter"]
+__all__ = ["Predicate", "Test", "compile_encoded", "compile_filter", "validate_filter"]
 
 Predicate = Callable[[Any], bool]
 
@@ -50,15 +50,6 @@ class _Condition(NamedTuple):
     encoded: Test
 
 
-def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
-    """Whether `value` meets every condition of `filter`; an empty filter keeps everything.
-
-    Raises:
-        FilterError: An operator is unknown or has an operand of the wrong type.
-    """
-    return compile_filter(filter)(value)
-
-
 def validate_filter(filter: Mapping[str, Any] | None) -> None:
     """Raise FilterError if an operator is unknown or has an operand of the wrong type."""
     if filter:
@@ -68,7 +59,7 @@ def validate_filter(filter: Mapping[str, Any] | None) -> None:
 
 
 def compile_filter(filter: Mapping[str, Any] | None) -> Predicate:
-    """Return the test that `filter` stands for, all of it checked.
+    """Return the test that `filter` stands for, all of it checked; an empty one keeps everything.
 
     Raises:
         FilterError: An operator is unknown or has an operand of the wrong type.

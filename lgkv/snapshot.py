@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import get_ident
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lgkv.errors import CorruptionError
 from lgkv.keys import next_prefix
 from lgkv.layout import MAIN, STATE_KEY, Table, open_record
+from lgkv.locks import Mutex, acquire_if_free
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,7 +72,9 @@ class Sharing:
 
     A use is known by an object that lives as long as it. A KeyboardInterrupt can come between
     any two lines, and must not leave a use behind that others wait for: so leaving is one
-    step, may be repeated, and a thread never waits for itself.
+    step, may be repeated, and a thread never waits for itself. An object that an interruption
+    kept from leaving ends its use by being collected: no code runs for that, which an
+    interruption could come into again.
 
     Who enters says so before looking whether another is alone, and who becomes alone says so
     before looking who is inside: one of the two sees the other, and no lock is needed for that.
@@ -80,15 +84,16 @@ class Sharing:
     _LONGEST_PAUSE_S: Final = 0.002
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # by `with` only: no interruption comes between
+        self._lock = Mutex()  # by `with` only: no interruption comes between
         self._ended = threading.Condition(self._lock)
-        self._users: dict[int, int] = {}
+        self._users: dict[int, tuple[weakref.ref[Any], int]] = {}
+        """Of each user its thread, by the user's id. Who has died uses nothing any more."""
         self._alone: int | None = None
 
     def enter(self, user: object, before_waiting: Callable[[], object] | None = None) -> None:
         """Begin a use; waits while another thread is alone, and calls `before_waiting` then."""
         me = get_ident()
-        self._users[id(user)] = me
+        self._users[id(user)] = weakref.ref(user), me
         if self._alone is not None and self._alone != me:
             if before_waiting is not None:
                 before_waiting()
@@ -97,13 +102,17 @@ class Sharing:
     def _enter_after(self, user: object, me: int) -> None:
         with self._lock:
             self.leave(user)
-            while self._alone not in (None, me) and me not in list(self._users.values()):
+            while self._alone not in (None, me) and me not in self._threads():
                 self._ended.wait()
-            self._users[id(user)] = me
+            self._users[id(user)] = weakref.ref(user), me
 
     def leave(self, user: object) -> None:
         """End the use of `user`, if there is one."""
         self._users.pop(id(user), None)
+
+    def _threads(self) -> set[int]:
+        """Return the threads that use the map."""
+        return {thread for user, thread in list(self._users.values()) if user() is not None}
 
     def become_alone(self) -> None:
         """Wait until no other thread uses the map, and let none begin."""
@@ -113,7 +122,7 @@ class Sharing:
                 while self._alone not in (None, me):
                     self._ended.wait()
                 self._alone = me
-            while any(user != me for user in list(self._users.values())):
+            while self._threads() - {me}:
                 time.sleep(pause)  # a use is short, and its end is not told
                 pause = min(pause * 2, self._LONGEST_PAUSE_S)
         except BaseException:
@@ -122,13 +131,13 @@ class Sharing:
 
     def become_alone_if_idle(self) -> bool:
         """Become alone if that needs no waiting; return whether it did."""
-        if not self._lock.acquire(blocking=False):
+        if not acquire_if_free(self._lock):
             return False
         try:
-            if self._alone is not None or self._users:
+            if self._alone is not None or self._threads():
                 return False
             self._alone = get_ident()
-            if self._users:  # somebody has just entered, and may not have seen it
+            if self._threads():  # somebody has just entered, and may not have seen it
                 self._alone = None
                 self._ended.notify_all()
                 return False
@@ -317,11 +326,6 @@ class Snapshot:
 
 
 class OwnSnapshot(Snapshot):
-    """A snapshot that is a use of the map itself, and so ends it if nobody else does."""
+    """A snapshot that is a use of the map itself."""
 
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        sharing: Sharing | None = getattr(self, "_sharing", None)
-        if sharing is not None:
-            sharing.leave(self)  # for one that an interruption kept from its `with`
+    __slots__ = ("__weakref__",)

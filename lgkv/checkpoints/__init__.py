@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lgkv import filters
 from lgkv.checkpoints import merging, order, reading, upkeep
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.channels import ChannelValues, Fetched
@@ -39,6 +38,7 @@ from lgkv.checkpoints.writing import (
 from lgkv.codec import Codec, Payload
 from lgkv.connection import Connection
 from lgkv.env import Snapshot
+from lgkv.filters import compile_filter
 from lgkv.layout import Kind, Table
 from lgkv.writer import Change
 
@@ -223,8 +223,7 @@ class Checkpoints:
         Raises:
             FilterError: `filter` has an unknown operator.
         """
-        if filter:
-            filters.validate_filter(filter)
+        keeps = compile_filter(filter) if filter else None
         if thread_id is not None:
             check_texts(thread_id=thread_id)
         if limit is not None and limit <= 0:
@@ -242,7 +241,7 @@ class Checkpoints:
             if (checkpoint_id is None or head.id == checkpoint_id)
             and (before is None or head.id < before)
             and (namespace is None or place.namespace_name == namespace)
-            and (not filter or filters.matches(self._metadata(head), filter))
+            and (keeps is None or keeps(self._metadata(head)))
         )
         return itertools.islice(self._loaded(wanted), limit)
 
@@ -371,14 +370,13 @@ class Checkpoints:
 
         `before` is the last of the page before. `filter` is tried on `ThreadInfo.metadata`.
         """
-        if filter:
-            filters.validate_filter(filter)
+        keeps = compile_filter(filter) if filter else None
         found: list[ThreadInfo] = []
         with self._connection.snapshot() as snapshot:
             for info in upkeep.iterate_threads(snapshot, before):
                 if len(found) >= limit:
                     break
-                if not filter or filters.matches(info.metadata, filter):
+                if keeps is None or keeps(info.metadata):
                     found.append(info)
         return found
 

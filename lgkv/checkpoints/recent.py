@@ -6,7 +6,6 @@ that builds on it looks at its record's mark, and fails with BaseMovedError then
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from hashlib import blake2b
 from typing import Final
@@ -15,6 +14,7 @@ from lgkv.checkpoints.apart import Shared
 from lgkv.checkpoints.reading import Parent
 from lgkv.codec import Payload
 from lgkv.keys import encode_text
+from lgkv.locks import Mutex
 
 __all__ = ["Recent", "digest_of"]
 
@@ -39,7 +39,7 @@ class Recent:
     def __init__(self) -> None:
         self._parents: OrderedDict[Name, Parent] = OrderedDict()
         self._large: OrderedDict[Name, dict[bytes, Shared]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def get(self, name: Name) -> Parent | None:
         """Return what was held under `name`, or None."""

@@ -6,7 +6,6 @@ goes stale. Whatever was evicted is read and decoded again.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Final
 
 from lgkv._shadow import Node, place
 from lgkv.codec.plan import Extent
+from lgkv.locks import Mutex
 
 __all__ = ["Shelf"]
 
@@ -62,7 +62,7 @@ class Shelf:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._books: OrderedDict[Hashable, _Book | _Entries] = OrderedDict()
         self.weight = 0
 
@@ -129,7 +129,7 @@ class Shelf:
 
     def after_fork_in_child(self) -> None:
         """Give the child a lock of its own."""
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def _add(self, key: Hashable, book: _Book | _Entries, gone: list[object]) -> None:
         """Add a book; whatever has to make room goes to `gone`."""

@@ -36,11 +36,11 @@ __all__ = [
 
 
 IMPORTED_AT_ONCE: Final = 1000
+"""So many items are stored with one flush: more gain little, and others wait longer."""
+
 SHORT_PUTS: Final = 8
 SHORT_BYTES: Final = 64 << 10
 """While no more is stored than this, without vectors and words, others may wait."""
-
-"""So many items are stored with one flush: more gain little, and others wait longer."""
 
 
 class Memory:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lgkv.env import Environment
 from lgkv.errors import ClosedError, CorruptionError, LgkvError
+from lgkv.locks import Mutex
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.directory import Directory
 from lgkv.vectors.graph import Graph, graph_bytes
@@ -78,10 +79,10 @@ class Builder:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._resting = threading.Lock()
+        self._resting = Mutex()
         self._graph: Graph | None = None
         self._aside: Graph | None = None
         self._why_not = "the graph is not built yet"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import hnswlib
 import numpy as np
 
+from lgkv.locks import Mutex
 from lgkv.vectors.settings import Settings
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Graph:
         self._index = index
         self._size = int(index.element_count)
         self._number = next(_numbers)
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._idle = threading.Condition(self._lock)
         self._searches = 0
         self._changing = False

@@ -7,7 +7,6 @@ and finds what is committed. The graph follows in the background; what it lacks 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, cast
 
@@ -16,6 +15,7 @@ import numpy as np
 from lgkv.env import Environment
 from lgkv.errors import CorruptionError
 from lgkv.layout import Kind, Table
+from lgkv.locks import Mutex
 from lgkv.snapshot import Snapshot
 from lgkv.vectors.building import Builder
 from lgkv.vectors.directory import Directory, Ranges, advance, load_directory
@@ -49,7 +49,7 @@ class VectorIndex:
     def __init__(self, env: Environment, writer: Writer) -> None:
         self._env = env
         self._builder = Builder(env, writer, self.directory)
-        self._following = threading.Lock()
+        self._following = Mutex()
         self._recent: tuple[Directory, ...] = ()
         self._newest: tuple[int, Directory | None] = 0, None
         """The number of the snapshot that was asked about last, and the answer."""
@@ -248,7 +248,7 @@ class VectorIndex:
     def after_fork_in_child(self) -> None:
         """Begin anew, without thread and graph."""
         self._builder.after_fork_in_child()
-        self._following = threading.Lock()
+        self._following = Mutex()
         self._recent = ()
         self._newest = 0, None
 

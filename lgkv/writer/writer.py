@@ -21,6 +21,7 @@ from lgkv.errors import (
     StorageError,
     WriteLockTimeoutError,
 )
+from lgkv.locks import Mutex, acquire_if_free
 from lgkv.writer import commit
 from lgkv.writer.changes import Change, Mailbox, Pending, end_all
 from lgkv.writer.commit import Committer, WriterFigures
@@ -47,8 +48,8 @@ class Writer:
         self._reset()
 
     def _reset(self) -> None:
-        self._turn = threading.Lock()
-        self._lock = threading.Lock()  # by `with` only, as `_turn`
+        self._turn = Mutex()
+        self._lock = Mutex()  # by `with` only, as `_turn`
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._queue: deque[Pending] = deque()
@@ -307,10 +308,10 @@ class Writer:
 
     def close_if_idle(self) -> bool:
         """Stop if that needs no waiting; return whether it did."""
-        if not self._lock.acquire(blocking=False):
+        if not acquire_if_free(self._lock):
             return False
         try:
-            if self._queue or not self._turn.acquire(blocking=False):
+            if self._queue or not acquire_if_free(self._turn):
                 return False
             try:
                 if self._commits.due_in() is not None:

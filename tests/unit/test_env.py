@@ -443,9 +443,13 @@ class TestReplacedFile:
         fresh.close()
 
 
+class User:
+    """Who uses the map."""
+
+
 class TestSharing:
     def test_one_alone_waits_for_the_others(self) -> None:
-        sharing, user = Sharing(), object()
+        sharing, user = Sharing(), User()
         order: list[str] = []
         begun, done = threading.Event(), threading.Event()
 
@@ -467,13 +471,13 @@ class TestSharing:
         assert order == ["left", "alone"]
 
     def test_others_wait_for_one_alone(self) -> None:
-        sharing = Sharing()
+        sharing, user = Sharing(), User()
         order: list[str] = []
 
         def use() -> None:
-            sharing.enter(order)
+            sharing.enter(user)
             order.append("entered")
-            sharing.leave(order)
+            sharing.leave(user)
 
         sharing.become_alone()
         threads = [threading.Thread(target=use) for _ in range(4)]
@@ -512,6 +516,20 @@ class TestSharing:
         sharing.enter(sharing)
         sharing.end_alone()
 
+    def test_who_is_gone_uses_nothing_any_more(self) -> None:
+        """As a snapshot of which an interruption left nothing but its use."""
+        sharing, user = Sharing(), User()
+        thread = threading.Thread(target=sharing.enter, args=(user,))
+        thread.start()
+        thread.join()
+        del thread
+        assert not sharing.become_alone_if_idle()
+
+        del user
+        assert sharing.become_alone_if_idle()
+        sharing.end_alone()
+        sharing.become_alone()
+
     def test_leaving_may_be_repeated_and_needs_no_entering(self) -> None:
         sharing = Sharing()
         sharing.leave(self)
@@ -521,7 +539,7 @@ class TestSharing:
         assert sharing.become_alone_if_idle()
 
     def test_thread_inside_may_go_further_in_while_another_waits_to_be_alone(self) -> None:
-        sharing, inner = Sharing(), object()
+        sharing, inner = Sharing(), User()
         sharing.enter(self)
         waiting = threading.Thread(target=sharing.become_alone)
         waiting.start()

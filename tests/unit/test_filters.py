@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lgkv.errors import FilterError, InvalidInputError
-from lgkv.filters import compile_filter, matches, validate_filter
+from lgkv.filters import compile_filter, validate_filter
 
 UTC = datetime.timezone.utc
 NOON = datetime.datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def matches(value: Mapping[str, Any], filter: Mapping[str, Any] | None) -> bool:
+    return compile_filter(filter)(value)
 
 
 @pytest.mark.parametrize(

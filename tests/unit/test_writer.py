@@ -1066,27 +1066,30 @@ INTERRUPTED = """
             batch.put(Table.MEMORY, b"\\x99%08d" % key, b"body")
         return lgkv.writer.Change(apply)
 
-    def settle():
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    def write():
+        global number
+        signal.setitimer(signal.ITIMER_REAL, rnd.random() * 0.003 + 0.00001)
+        for _ in range(50):  # an interruption may be swallowed by code that is called back
+            number += 1
+            db.checkpoints.put("t", {"id": f"{number:08}"})
+            acked.append(number)
+            for part in range(5 if lazy else 1):
+                db.commit(counting(number * 5 + part))
+            if not lazy or rnd.random() < 0.1:
+                for _ in range(3):
+                    db.checkpoints.get("t")
+                db.submit(lgkv.writer.Change(lambda batch: None))
 
     signal.signal(signal.SIGALRM, interrupt)
     end = time.monotonic() + float(sys.argv[3])
     while time.monotonic() < end:
         try:
-            signal.setitimer(signal.ITIMER_REAL, rnd.random() * 0.003 + 0.00001)
-            for _ in range(50):  # an interruption may be swallowed by code that is called back
-                number += 1
-                db.checkpoints.put("t", {"id": f"{number:08}"})
-                acked.append(number)
-                for part in range(5 if lazy else 1):
-                    db.commit(counting(number * 5 + part))
-                if not lazy or rnd.random() < 0.1:
-                    for _ in range(3):
-                        db.checkpoints.get("t")
-                    db.submit(lgkv.writer.Change(lambda batch: None))
+            try:
+                write()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         except (KeyboardInterrupt, RuntimeError):  # the latter: of an interrupted Condition
             interruptions += 1
-        settle()
     found = {int(c.id) for c in db.checkpoints.list("t")}
     assert set(acked) <= found, "acknowledged writes are missing"
     with connection.snapshot() as snapshot:
