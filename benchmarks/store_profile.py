@@ -27,7 +27,8 @@ from benchmarks.machine import describe_machine, describe_python
 from benchmarks.workloads.store_items import put_op
 from lgkv.langgraph import LgkvStore
 from lgkv.layout import MEMORY
-from lgkv.memory.items import decode_mapping, fetch_item
+from lgkv.memory.items import decode_mapping, fetch_item, item_suffix
+from lgkv.nodes import find_node
 from lgkv.writer import Change
 
 ITEMS: Final = 50_000
@@ -89,12 +90,14 @@ def _gets(store: LgkvStore) -> Iterator[tuple[str, float]]:
     yield "  a view, begun and ended", smallest(view)
     yield "  of it the snapshot", smallest(snapshot)
     with db.memory.view() as open_view:
-        suffix = open_view._suffix_of(namespace, key) or b""  # noqa: SLF001  likewise
-        inner = open_view._snapshot  # noqa: SLF001  likewise
+        inner = open_view.snapshot
+        get, table = inner.reader(MEMORY)
+        node = find_node(inner, namespace)
+        suffix = item_suffix(node.number if node else 0, key)
         yield "  a get in a view", smallest(lambda: open_view.get(namespace, key))
         yield (
             "  of it two records, checked and decoded",
-            smallest(lambda: fetch_item(*inner.reader(MEMORY), decode_mapping, MEMORY, suffix)),
+            smallest(lambda: fetch_item(get, table, decode_mapping, MEMORY, suffix)),
         )
 
 

@@ -85,11 +85,23 @@ def unpack_uint(bytes key not None, Py_ssize_t start) -> tuple[int, int]:
 # --- Keys: text ------------------------------------------------------------------------------
 
 
+cdef enum:
+    PART_BYTES = 1 + TEXT_LIMIT_BYTES + 2 + DIGEST_BYTES  # as long as a text can be in a key
+
+
 def pack_bytes(bytes raw not None) -> bytes:
     """Return *raw* as a part that sorts as *raw* does: escaped, ended, and cut if long."""
-    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(raw)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(raw)
-    cdef unsigned char[1 + TEXT_LIMIT_BYTES + 2 + DIGEST_BYTES] part
+    cdef unsigned char[PART_BYTES] part
+    cdef Py_ssize_t length = _put_bytes(
+        part, <const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw)
+    )
+    return PyBytes_FromStringAndSize(<char*>part, length)
+
+
+cdef Py_ssize_t _put_bytes(
+    unsigned char* part, const unsigned char* data, Py_ssize_t size
+) except -1:
+    """Write bytes as a part of a key; return how many that takes."""
     cdef Py_ssize_t length = 0
     cdef Py_ssize_t at = 0
     part[0] = TAG_BYTES
@@ -108,15 +120,33 @@ def pack_bytes(bytes raw not None) -> bytes:
     part[length + 2] = END_WHOLE if at == size else END_CUT
     length += 3
     if at < size:
+        raw = PyBytes_FromStringAndSize(<const char*>data, size)
         digest = blake2b(raw, digest_size=DIGEST_BYTES).digest()
         memcpy(&part[length], PyBytes_AS_STRING(digest), DIGEST_BYTES)
         length += DIGEST_BYTES
-    return PyBytes_FromStringAndSize(<char*>&part[0], length)
+    return length
 
 
 def pack_text(str text not None) -> bytes:
     """Return *text* as a part that sorts by code points, as Python's `str` does."""
     return pack_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def pack_numbered(number, str text not None) -> bytes:
+    """Return a key's part for *number*, and the one for *text* behind it."""
+    cdef unsigned char[UINT_BYTES + PART_BYTES] key
+    cdef Py_ssize_t length = _put_uint(key, _uint(number))
+    cdef bytes raw
+    if PyUnicode_IS_ASCII(text):
+        length += _put_bytes(
+            key + length, PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text)
+        )
+    else:
+        raw = text.encode("utf-8", "surrogatepass")
+        length += _put_bytes(
+            key + length, <const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw)
+        )
+    return PyBytes_FromStringAndSize(<char*>key, length)
 
 
 def unpack_bytes(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:

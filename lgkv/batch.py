@@ -68,15 +68,14 @@ class Batch(Snapshot):
         *,
         compress: bool,
     ) -> None:
-        self._sharing, self._tell, self.owner = sharing, tell, None
-        self._txn, self._databases = txn, databases
+        self.begin(sharing, tell, txn, databases)
         self._compress, self.written = compress, 0
         self._logging = self.dirty = self.overflowed = False
 
     def view(self) -> Snapshot:
         """Return this transaction as a snapshot that ends without ending it."""
-        view = _View(None, self._tell)  # the use of the map is this transaction's
-        view.begin(self._txn, self._databases)
+        view = _View()
+        view.begin(None, self._tell, self._txn, self._databases)  # which is the use of the map
         return view
 
     def number(self) -> int:

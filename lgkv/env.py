@@ -64,15 +64,16 @@ class Environment:
 
     def snapshot(self) -> Snapshot:
         """Return a consistent view of the newest commit, to be used in a `with` statement."""
-        snapshot = OwnSnapshot(self.sharing, self.tell)
+        snapshot, sharing = OwnSnapshot(), self.sharing
         try:
-            self.sharing.enter(snapshot)
-            snapshot.begin(self._begin(snapshot, write=False), self._databases)
+            sharing.enter(snapshot)
+            txn = self._begin(snapshot, write=False)
+            snapshot.begin(sharing, self.tell, txn, self._databases)
         except lmdb.Error as error:
-            self.sharing.leave(snapshot)
+            sharing.leave(snapshot)
             raise translate(error, self.path) from error
         except BaseException:
-            self.sharing.leave(snapshot)
+            sharing.leave(snapshot)
             raise
         return snapshot
 
@@ -82,17 +83,24 @@ class Environment:
 
     def _begin(self, user: object, *, write: bool) -> Any:
         self.check()
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._lmdb.begin(None, None, write, BUFFERS)
-            except lmdb.MapResizedError:  # another process has written beyond this map
+        try:
+            return self._lmdb.begin(None, None, write, BUFFERS)
+        except (lmdb.MapResizedError, lmdb.ReadersFullError) as error:
+            return self._begin_after(error, user, write=write)
+
+    def _begin_after(self, error: lmdb.Error, user: object, *, write: bool) -> Any:
+        for attempt in range(1, ATTEMPTS):
+            if isinstance(error, lmdb.MapResizedError):  # another has written beyond this map
                 self.sharing.leave(user)
                 self._follow()
                 self.sharing.enter(user)
                 self.check()
-            except lmdb.ReadersFullError:
-                if attempt or not self._clear_stale_readers():
-                    raise
+            elif attempt > 1 or not self._clear_stale_readers():
+                raise error
+            try:
+                return self._lmdb.begin(None, None, write, BUFFERS)
+            except (lmdb.MapResizedError, lmdb.ReadersFullError) as again:
+                error = again
         raise restless(self.path)
 
     def check_open(self) -> None:

@@ -16,6 +16,7 @@ from lgkv._native import (
     pack_bytes,
     pack_id,
     pack_key,
+    pack_numbered,
     pack_text,
     pack_uint,
     unpack_bytes,
@@ -31,6 +32,7 @@ __all__ = [
     "pack_bytes",
     "pack_id",
     "pack_key",
+    "pack_numbered",
     "pack_text",
     "pack_uint",
     "pack_version",
@@ -153,6 +155,11 @@ def _unpack_bytes(key: bytes, start: int) -> tuple[bytes, bool, int]:
 def _pack_text(text: str) -> bytes:
     """Return `text` as a part that sorts by code points, as Python's `str` does."""
     return _pack_bytes(encode_text(text))
+
+
+def _pack_numbered(number: int, text: str) -> bytes:
+    """Return a key's part for `number`, and the one for `text` behind it."""
+    return _pack_uint(number) + _pack_text(text)
 
 
 def _pack_id(text: str) -> bytes:

@@ -86,14 +86,14 @@ class Sharing:
     def __init__(self) -> None:
         self._lock = Mutex()  # by `with` only: no interruption comes between
         self._ended = threading.Condition(self._lock)
-        self._users: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.users: dict[int, tuple[weakref.ref[Any], int]] = {}
         """Of each user its thread, by the user's id. Who has died uses nothing any more."""
         self._alone: int | None = None
 
     def enter(self, user: object, before_waiting: Callable[[], object] | None = None) -> None:
         """Begin a use; waits while another thread is alone, and calls `before_waiting` then."""
         me = get_ident()
-        self._users[id(user)] = weakref.ref(user), me
+        self.users[id(user)] = weakref.ref(user), me
         if self._alone is not None and self._alone != me:
             if before_waiting is not None:
                 before_waiting()
@@ -104,15 +104,15 @@ class Sharing:
             self.leave(user)
             while self._alone not in (None, me) and me not in self._threads():
                 self._ended.wait()
-            self._users[id(user)] = weakref.ref(user), me
+            self.users[id(user)] = weakref.ref(user), me
 
     def leave(self, user: object) -> None:
         """End the use of `user`, if there is one."""
-        self._users.pop(id(user), None)
+        self.users.pop(id(user), None)
 
     def _threads(self) -> set[int]:
         """Return the threads that use the map."""
-        return {thread for user, thread in list(self._users.values()) if user() is not None}
+        return {thread for user, thread in list(self.users.values()) if user() is not None}
 
     def become_alone(self) -> None:
         """Wait until no other thread uses the map, and let none begin."""
@@ -159,29 +159,31 @@ class Snapshot:
     __slots__ = ("_databases", "_sharing", "_tell", "_txn", "owner")
 
     _sharing: Sharing | None
-    """What it is a use of, until it has ended."""
+    """What it is a use of."""
 
     owner: object
     """Kept alive until the snapshot ends: the handle that it came from."""
 
-    def __init__(self, sharing: Sharing | None, tell: Callable[[BaseException], None]) -> None:
-        self._sharing, self._tell, self.owner = sharing, tell, None
-
-    def begin(self, txn: Any, databases: tuple[Any, ...]) -> None:
+    def begin(
+        self,
+        sharing: Sharing | None,
+        tell: Callable[[BaseException], None],
+        txn: Any,
+        databases: tuple[Any, ...],
+    ) -> None:
         """Read through `txn` from here on; `databases` are the tables, by number."""
+        self._sharing, self._tell, self.owner = sharing, tell, None
         self._txn, self._databases = txn, databases
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        sharing = self._sharing
         try:
             self._txn.abort()
         finally:
-            if sharing is not None:
-                sharing.leave(self)
-                self._sharing = None  # so that its end has nothing more to do
+            if self._sharing is not None:
+                self._sharing.users.pop(id(self), None)  # as `leave` does
             self.owner = None
         if error is not None:
             self._tell(error)
@@ -315,7 +317,8 @@ class Snapshot:
 
         Two snapshots of one number are the same.
         """
-        return int(self._txn.id())
+        number: int = self._txn.id()
+        return number
 
     def read_state(self) -> State:
         """Return the file's counters as of this snapshot."""

@@ -106,11 +106,13 @@ class LgkvStore(Opening, BaseStore):
         """Return the item, or None: what a batch with one GetOp gives."""
         if type(key) is not str:
             key = str(key)
-        config = self.ttl_config or _NO_TTL
+        config = self.ttl_config
         if refresh_ttl is None:
-            refresh_ttl = config.get("refresh_on_read", True)
+            refresh_ttl = config.get("refresh_on_read", True) if config else True
         self._namespaces.check(namespace)
-        with self._db.memory.view(omit_expired=bool(config.get("omit_expired"))) as view:
+        omit_expired = bool(config.get("omit_expired")) if config else False
+        view = self._db.memory.view(omit_expired=omit_expired)
+        with view.snapshot:  # one step less than with the view
             found = view.get(namespace, key, refresh=refresh_ttl)
         if view.to_refresh:
             self._refresh(view.to_refresh)

@@ -60,9 +60,8 @@ class Memory:
     def view(self, *, omit_expired: bool = True) -> MemoryView:
         """Return a view of the newest commit, to be used in a `with` statement."""
         snapshot = self._connection.snapshot()
-        return MemoryView(
-            snapshot, self.clock, self._paths, self._meaning, omit_expired=omit_expired
-        )
+        ended_by = self.clock() if omit_expired else 0
+        return MemoryView(snapshot, self.clock, self._paths, self._meaning, ended_by)
 
     def get(self, namespace: tuple[str, ...], key: str) -> StoredItem | None:
         """Return the item, or None if there is none or it has expired."""

@@ -30,7 +30,7 @@ from lgkv._items import (
 )
 from lgkv._plain import decode_mapping, encode_mapping
 from lgkv.errors import CorruptionError, InvalidInputError, ValueTooLargeError
-from lgkv.keys import decode_text, pack_bytes, pack_uint, unpack_uint
+from lgkv.keys import decode_text, pack_numbered, pack_uint, unpack_uint
 from lgkv.layout import MAX_VALUE_BYTES, MEMORY, Kind, Table, decode_plain, encode_plain
 from lgkv.snapshot import Snapshot
 
@@ -140,9 +140,8 @@ def _encode_any(value: Any) -> bytes:
 # --- keys ----------------------------------------------------------------------------------
 
 
-def item_suffix(node: int, key: str) -> bytes:
-    """Return what the keys of all records of one item end in."""
-    return pack_uint(node) + pack_bytes(key.encode("utf-8", "surrogatepass"))
+item_suffix: Final = pack_numbered
+"""Of a node and a key's text what the keys of all records of the item end in."""
 
 
 def item_key(suffix: bytes) -> bytes:

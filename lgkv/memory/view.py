@@ -59,11 +59,12 @@ class _Candidate:
 class MemoryView:
     """The items as of one commit; to be used in a `with` statement, and not for long.
 
-    `omit_expired` hides what has expired and was not swept yet. Items that were read with
-    `refresh` and whose deadline is due to be moved are gathered in `to_refresh`.
+    It ends with its `snapshot`. What had ended by `ended_by`, in microseconds, is hidden, though
+    it was not swept yet; 0 hides nothing. Items that were read with `refresh` and whose deadline
+    is due to be moved are gathered in `to_refresh`.
     """
 
-    __slots__ = ("_clock", "_ended_by", "_meaning", "_paths", "_snapshot", "to_refresh")
+    __slots__ = ("_clock", "_ended_by", "_meaning", "_paths", "snapshot", "to_refresh")
 
     def __init__(
         self,
@@ -71,30 +72,34 @@ class MemoryView:
         clock: Callable[[], int],
         paths: Paths,
         meaning: Meaning,
-        *,
-        omit_expired: bool,
+        ended_by: int,
     ) -> None:
-        self._snapshot, self._clock, self._paths = snapshot, clock, paths
-        self._meaning = meaning
-        self._ended_by = clock() if omit_expired else 0
+        self.snapshot, self._clock, self._paths = snapshot, clock, paths
+        self._meaning, self._ended_by = meaning, ended_by
         self.to_refresh: set[bytes] = set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._snapshot.__exit__(kind, error, trace)
+        self.snapshot.__exit__(kind, error, trace)
 
     def get(
         self, namespace: tuple[str, ...], key: str, *, refresh: bool = False
     ) -> StoredItem | None:
         """Return the item, or None."""
-        suffix = self._suffix_of(namespace, key)
-        if suffix is None:
+        snapshot = self.snapshot
+        try:
+            number = self._paths.known(snapshot)[namespace]  # it was checked when it was found
+        except (KeyError, TypeError):
+            number = self._paths.number(snapshot, check_namespace(namespace))
+        if number is None:
             return None
-        fetched = fetch_item(*self._snapshot.reader(MEMORY), decode_mapping, MEMORY, suffix)
+        suffix = item_suffix(number, key if type(key) is str else check_key(key))
+        get, table = snapshot.reader(MEMORY)
+        fetched = fetch_item(get, table, decode_mapping, MEMORY, suffix)
         if not fetched:
-            found = read_item(self._snapshot, suffix) if fetched is None else None
+            found = read_item(snapshot, suffix) if fetched is None else None
             if found is None or self._hides(found[1]):
                 return None
             return self._item(namespace, suffix, *found, refresh=refresh)
@@ -105,17 +110,6 @@ class MemoryView:
             self.to_refresh.add(suffix)
         fields = namespace, text, value, created, updated, None, expires, None
         return tuple.__new__(StoredItem, fields)  # sooner than by its own `__new__`
-
-    def _suffix_of(self, namespace: tuple[str, ...], key: str) -> bytes | None:
-        """Return what the keys of the item's records end in; None if there is no such namespace."""
-        known = self._paths.known(self._snapshot)
-        try:
-            number = known[namespace]  # it was checked when it was found
-        except (KeyError, TypeError):
-            number = self._paths.number(self._snapshot, check_namespace(namespace))
-        if number is None:
-            return None
-        return item_suffix(number, key if type(key) is str else check_key(key))
 
     def search(
         self,
@@ -149,7 +143,7 @@ class MemoryView:
                 for each in islice(ranked, offset, offset + limit)
             ]  # fmt: skip
         if vector is None:
-            match = find_matches(self._snapshot, read_fields(self._snapshot), filter)
+            match = find_matches(self.snapshot, read_fields(self.snapshot), filter)
             ordered = (
                 self._newest(prefix, test) if match is None else self._matched(match, prefix, test)
             )
@@ -160,8 +154,10 @@ class MemoryView:
 
     def vectors(self, namespace: tuple[str, ...], key: str) -> NDArray[np.float32] | None:
         """Return the vectors of an item, of shape (count, dims); None if it has none."""
-        suffix = self._suffix_of(namespace, key)
-        return None if suffix is None else self._meaning.index.vectors(self._snapshot, suffix)
+        number = self._paths.number(self.snapshot, check_namespace(namespace))
+        if number is None:
+            return None
+        return self._meaning.index.vectors(self.snapshot, item_suffix(number, check_key(key)))
 
     def plan(
         self,
@@ -176,7 +172,7 @@ class MemoryView:
         check_namespace(prefix)
         check_page(limit, offset)
         query = check_vector(vector, "the query vector")
-        nearest = Nearest(self._snapshot, self._meaning, compile_encoded(filter), self._ended_by)
+        nearest = Nearest(self.snapshot, self._meaning, compile_encoded(filter), self._ended_by)
         return nearest.plan(prefix, query, offset + limit)
 
     def explain(
@@ -185,8 +181,8 @@ class MemoryView:
         """Return how `search` would look for this without a query."""
         check_namespace(prefix)
         compile_encoded(filter)
-        index = read_fields(self._snapshot)
-        match = find_matches(self._snapshot, index, filter)
+        index = read_fields(self.snapshot)
+        match = find_matches(self.snapshot, index, filter)
         if match is None:
             return SearchPlan("recency", None, None, why_not(index, filter))
         return SearchPlan("field", match.name, len(match.entries), "the index has few enough items")
@@ -206,7 +202,7 @@ class MemoryView:
         which "*" stands for any label.
         """
         return list_namespaces(
-            self._snapshot, self._shows, prefixes, suffixes, max_depth, limit, offset
+            self.snapshot, self._shows, prefixes, suffixes, max_depth, limit, offset
         )
 
     # --- by words ---
@@ -216,7 +212,7 @@ class MemoryView:
     ) -> Iterator[_Candidate]:
         """Yield the items that say a word of `text`, best first, then newest first."""
         nodes = {node.number: namespace for namespace, node in self._nodes_under(prefix)}
-        scores = best_by_words(self._snapshot, nodes.keys(), text)
+        scores = best_by_words(self.snapshot, nodes.keys(), text)
         ordered = sorted(scores.items(), key=lambda each: -each[1])
         for score, equal in groupby(ordered, lambda each: each[1]):
             alike = [
@@ -257,7 +253,7 @@ class MemoryView:
         config: IndexConfig | None,
     ) -> list[Near]:
         query = check_vector(vector, "the query vector")
-        nearest = Nearest(self._snapshot, self._meaning, test, self._ended_by)
+        nearest = Nearest(self.snapshot, self._meaning, test, self._ended_by)
         return nearest.search(prefix, query, wanted, config)
 
     def _nearest_first(
@@ -291,26 +287,24 @@ class MemoryView:
         return items
 
     def _namespace(self, suffix: bytes) -> tuple[str, ...]:
-        return self._meaning.namespace(self._snapshot, node_of(suffix))
+        return self._meaning.namespace(self.snapshot, node_of(suffix))
 
     def _newest(self, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
-        return newest_first(self._snapshot, self._nodes_under(prefix), test, self._ended_by)
+        return newest_first(self.snapshot, self._nodes_under(prefix), test, self._ended_by)
 
     def _matched(self, match: Match, prefix: tuple[str, ...], test: Test | None) -> Iterator[Found]:
         known: dict[int, tuple[str, ...] | None] = {}
 
         def namespace_of(node: int) -> tuple[str, ...] | None:
             if node not in known:
-                path = path_of(self._snapshot, node)
+                path = path_of(self.snapshot, node)
                 known[node] = path if path[: len(prefix)] == prefix else None
             return known[node]
 
-        return matched(self._snapshot, match, namespace_of, test, self._ended_by)
+        return matched(self.snapshot, match, namespace_of, test, self._ended_by)
 
     def _nodes_under(self, prefix: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node]]:
-        for namespace, node in walk_nodes(
-            self._snapshot, [frozenset((label,)) for label in prefix]
-        ):
+        for namespace, node in walk_nodes(self.snapshot, [frozenset((label,)) for label in prefix]):
             if node.items:
                 yield namespace, node
 
@@ -327,7 +321,7 @@ class MemoryView:
         yield from sorted(shown, key=lambda one: (one.updated_us, one.sequence), reverse=True)
 
     def _record(self, candidate: _Candidate) -> tuple[bytes, ItemRecord]:
-        found = read_item(self._snapshot, candidate.suffix)
+        found = read_item(self.snapshot, candidate.suffix)
         if found is None:
             raise CorruptionError(
                 Table.MEMORY.label, candidate.suffix, "the item was found and cannot be read"
@@ -370,7 +364,7 @@ class MemoryView:
     def _shows(self, node: Node) -> bool:
         if node.items > node.expiring or not self._ended_by:
             return node.items > 0
-        return any(True for _ in newest_first(self._snapshot, [((), node)], None, self._ended_by))
+        return any(True for _ in newest_first(self.snapshot, [((), node)], None, self._ended_by))
 
 
 def _suffix(found: Found) -> bytes:

@@ -27,6 +27,7 @@ class Twin(NamedTuple):
     pack_bytes: Callable[[Any], bytes]
     unpack_bytes: Callable[[Any, int], tuple[bytes, bool, int]]
     pack_text: Callable[[Any], bytes]
+    pack_numbered: Callable[[Any, Any], bytes]
     pack_id: Callable[[Any], bytes]
     unpack_id: Callable[[Any, int], tuple[bytes, bool, int]]
     seal: Callable[[int, Any, int, Any], bytes]
@@ -40,6 +41,7 @@ KEY_NAMES = (
     "pack_bytes",
     "unpack_bytes",
     "pack_text",
+    "pack_numbered",
     "pack_id",
     "unpack_id",
 )
@@ -328,6 +330,11 @@ class TestTwins:
     def test_ids_have_identical_bytes(self, text: str) -> None:
         assert NATIVE.pack_id(text) == PYTHON.pack_id(text)
         assert NATIVE.pack_text(text) == PYTHON.pack_text(text)
+
+    @given(number=st.integers(-1, 2**64) | uints, text=ids | st.text("ab\0é\ud800", max_size=300))
+    def test_numbered_texts_have_identical_bytes(self, number: int, text: str) -> None:
+        native, python = NATIVE.pack_numbered, PYTHON.pack_numbered
+        assert outcome(native, number, text) == outcome(python, number, text)
 
     @given(
         table=st.integers(0, 2**32 - 1),

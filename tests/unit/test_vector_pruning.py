@@ -44,7 +44,7 @@ def numbers(found: list[lgkv.StoredItem]) -> list[int]:
 
 def rows_with_codes(db: lgkv.Database) -> int:
     with db.memory.view() as view:
-        directory = db.memory._meaning.index.directory(view._snapshot)
+        directory = db.memory._meaning.index.directory(view.snapshot)
     assert directory is not None
     return sum(slab.codes.coded for slab in directory.natives if slab.codes is not None)
 

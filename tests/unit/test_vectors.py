@@ -17,6 +17,8 @@ from lgkv.errors import CorruptionError, DimensionMismatchError, InvalidInputErr
 from lgkv.keys import encode_text
 from lgkv.layout import Kind, Table, encode_fields
 from lgkv.memory import Put
+from lgkv.memory.items import item_suffix
+from lgkv.nodes import find_node
 from lgkv.vectors import (
     IndexConfig,
     Settings,
@@ -133,13 +135,14 @@ def test_items_find_their_vectors_and_paths(several: list[tuple[int, list[str]]]
         with opened.memory.view() as view:
             for put in puts:
                 assert view.vectors(put.namespace, put.key).tolist() == put.vectors.rows.tolist()
-                suffix = view._suffix_of(put.namespace, put.key)
-                assert suffix is not None
-                found = find_vectors(view._snapshot, 1, suffix)
+                node = find_node(view.snapshot, put.namespace)
+                assert node is not None
+                suffix = item_suffix(node.number, put.key)
+                found = find_vectors(view.snapshot, 1, suffix)
                 assert found is not None
                 first, paths = found
                 assert paths == put.vectors.paths
-                body = view._snapshot.get(Table.MEMORY, vectors_key(1, suffix))
+                body = view.snapshot.get(Table.MEMORY, vectors_key(1, suffix))
                 assert body == encode_fields([first, [encode_text(path) for path in paths]])
 
 
