@@ -266,8 +266,8 @@ class Snapshot:
         reverse: bool = False,
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield keys and bodies with `prefix`, from `start` on and before `stop`, in order."""
-        for key, record in self._walk(table, prefix, start, stop, reverse=reverse):
-            yield key, open_record(table, key, record)
+        for key, cursor in self._walk(table, prefix, start, stop, reverse=reverse):
+            yield key, open_record(table, key, cursor.value())
 
     def keys(
         self,
@@ -297,7 +297,7 @@ class Snapshot:
             key = bytes(cursor.key())
             if not low <= key < high:
                 return
-            yield key, cursor.value()
+            yield key, cursor
             found = step()
 
     def entries(self, table: Table) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.heads import Head, unpack_head
-from lgkv.checkpoints.numbers import namespace_numbers
+from lgkv.checkpoints.numbers import ROOT_NAMESPACE, namespace_numbers
 from lgkv.checkpoints.order import LATEST, Bound, bound_of, descending
 from lgkv.checkpoints.reading import PAGE, Place, Snapshots
 from lgkv.checkpoints.thread import read_thread
@@ -45,6 +45,8 @@ class _Merged:
         self._met: set[int] = set()
         self._next: list[tuple[bytes, bytes, Place]] = []
         self._as_of = -1
+        self._walks: dict[Place, Iterator[Bound]] = {}
+        """How far a page has come in the namespaces; they end with its snapshot."""
 
     def page(self, snapshot: Snapshot, count: int) -> list[tuple[Place, Head]]:
         """Return the next `count` checkpoints, fewer at the end."""
@@ -65,6 +67,7 @@ class _Merged:
                 head = unpack_head(snapshot, place.thread, place.namespace, key, body)
                 page.append((place, head))
                 self._before = head.id
+        self._walks = {}
         return page
 
     def _look_for_risen(self, snapshot: Snapshot) -> None:
@@ -82,15 +85,21 @@ class _Merged:
         if number in self._met:
             return
         self._met.add(number)
-        name = read_thread(snapshot, number).thread_id
-        for namespace, namespace_name in namespace_numbers(snapshot, number).items():
-            place = Place(number, name, namespace, namespace_name)
+        record = read_thread(snapshot, number)
+        namespaces = {ROOT_NAMESPACE: ""}
+        if record.namespaces > 1:
+            namespaces = namespace_numbers(snapshot, number)
+        for namespace, name in namespaces.items():
+            place = Place(number, record.thread_id, namespace, name)
             prefix = rec.checkpoints_prefix(number, namespace)
             self._push(snapshot, place, bound_of(prefix, self._before))
 
     def _push(self, snapshot: Snapshot, place: Place, below: Bound | None) -> None:
         """Take up the next checkpoint of a namespace below a bound, if there is one."""
-        prefix = rec.checkpoints_prefix(place.thread, place.namespace)
-        found = next(descending(snapshot, Table.THREADS, prefix, below), None)
+        walk = self._walks.get(place)
+        if walk is None:
+            prefix = rec.checkpoints_prefix(place.thread, place.namespace)
+            walk = self._walks[place] = descending(snapshot, Table.THREADS, prefix, below)
+        found = next(walk, None)
         if found is not None:
             bisect.insort(self._next, (found.raw, found.key, place))

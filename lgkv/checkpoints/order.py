@@ -7,6 +7,7 @@ that they come in the order of their texts.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -39,8 +40,12 @@ def descending(
     snapshot: Snapshot, table: Table, prefix: bytes, below: Bound | None
 ) -> Iterator[Bound]:
     """Yield ids and keys with `prefix`, descending as the ids do as texts."""
-    ranges = (_range(snapshot, table, prefix, tag, below) for tag in (TAG_UUID, TAG_BYTES))
-    return heapq.merge(*ranges, reverse=True)
+    uuids = _range(snapshot, table, prefix, TAG_UUID, below)
+    others = _range(snapshot, table, prefix, TAG_BYTES, below)
+    first = next(others, None)
+    if first is None:  # as it is most often
+        return uuids
+    return heapq.merge(uuids, itertools.chain((first,), others), reverse=True)
 
 
 def _range(

@@ -141,7 +141,7 @@ def _size(db: lgkv.Database, number: int) -> int:
     own = rec.thread_key(number, Kind.THREAD)
     with db._connection.snapshot() as snapshot:
         return sum(
-            len(key) + len(record)
-            for key, record in snapshot._walk(Table.THREADS, own[:-1], None, None, reverse=False)
+            len(key) + len(cursor.value())
+            for key, cursor in snapshot._walk(Table.THREADS, own[:-1], None, None, reverse=False)
             if key != own
         )

@@ -37,9 +37,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     begin = Snapshot.begin
 
-    def counting(self: Snapshot, txn: Any, databases: tuple[Any, ...]) -> None:
+    def counting(self: Snapshot, sharing: Any, tell: Any, txn: Any, databases: Any) -> None:
         counts["snapshots"] += 1
-        begin(self, Counting(txn, counts), databases)
+        begin(self, sharing, tell, Counting(txn, counts), databases)
 
     monkeypatch.setattr(Snapshot, "begin", counting)
     return counts
@@ -103,3 +103,23 @@ def test_writes_that_came_before_their_checkpoint_are_found(saver: LgkvSaver) ->
     found = saver.get_tuple(config_of())
     assert found is not None
     assert found.pending_writes == [("task", "a", 2)]
+
+
+@pytest.mark.parametrize("ids", ["uuid", "text"])
+def test_listing_of_all_threads_descends_few_times_for_each(
+    saver: LgkvSaver, counted: Counter[str], ids: str
+) -> None:
+    threads, steps = 200, 3
+    for number in range(threads):
+        config = None
+        for step in range(steps):
+            own = new_id() if ids == "uuid" else f"{number:03}-{step}"
+            config = put(saver, config or config_of(str(number)), {"a": step}, checkpoint_id=own)
+    counted.clear()
+    assert list(saver.list(None, filter={"source": "none such"})) == []
+    assert counted["snapshots"] <= threads * steps // 64 + 5
+    # Of a thread its record and both ranges of its ids, and each head; of a page a few more.
+    assert counted["descents"] <= threads * (3 + steps) + 10 * counted["snapshots"]
+    found = [one.checkpoint["id"] for one in saver.list(None)]
+    assert found == sorted(found, reverse=True)
+    assert len(found) == threads * steps
