@@ -62,9 +62,13 @@ cdef uint64_t LAST_MICROSECOND = 253_402_300_799_999_999
 def utc_time(uint64_t microseconds):
     """Return the time that is so long after 1970 began, aware, in UTC.
 
-    Days are counted from the first of March, so that a leap day ends its year. OverflowError
-    beyond the calendar.
+    OverflowError beyond the calendar.
     """
+    return _utc_time(microseconds)
+
+
+cdef object _utc_time(uint64_t microseconds):
+    """Count days from the first of March, so that a leap day ends its year."""
     if microseconds > LAST_MICROSECOND:
         raise OverflowError("date value out of range")
     cdef uint64_t seconds = microseconds // 1_000_000
@@ -266,9 +270,9 @@ cdef object _stored(const unsigned char* entry, object decode):
     value = decode(PyBytes_FromStringAndSize(<const char*>entry + start, size - start))
     if value is None:
         return None
-    updated = utc_time(updated_us)
-    created = updated if created_us == updated_us else utc_time(created_us)
-    ends = utc_time(deadline_us) if deadline_us else None
+    updated = _utc_time(updated_us)
+    created = updated if created_us == updated_us else _utc_time(created_us)
+    ends = _utc_time(deadline_us) if deadline_us else None
     return key, value, created, updated, ends, deadline_us, _little(entry + AT_TTL, 8)
 
 

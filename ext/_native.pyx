@@ -19,6 +19,9 @@ from hashlib import blake2b
 
 from xxhash import xxh3_64_intdigest
 
+cdef extern from "Python.h":
+    str PyUnicode_FromObject(object text)
+
 include "parts.pxi"
 
 # On disk: DO NOT RENUMBER.
@@ -127,22 +130,30 @@ cdef Py_ssize_t _put_bytes(
     return length
 
 
-def pack_text(str text not None) -> bytes:
+def pack_text(text) -> bytes:
     """Return *text* as a part that sorts by code points, as Python's `str` does."""
-    return pack_bytes(text.encode("utf-8", "surrogatepass"))
+    return pack_bytes(_exact(text).encode("utf-8", "surrogatepass"))
 
 
-def pack_numbered(number, str text not None) -> bytes:
+cdef str _exact(text):
+    """Return *text* as a str that is of no subclass; TypeError if it is none."""
+    if not isinstance(text, str):
+        raise TypeError(f"not a str: {text!r}")
+    return PyUnicode_FromObject(text)
+
+
+def pack_numbered(number, text) -> bytes:
     """Return a key's part for *number*, and the one for *text* behind it."""
     cdef unsigned char[UINT_BYTES + PART_BYTES] key
     cdef Py_ssize_t length = _put_uint(key, _uint(number))
+    cdef str exact = _exact(text)
     cdef bytes raw
-    if PyUnicode_IS_ASCII(text):
+    if PyUnicode_IS_ASCII(exact):
         length += _put_bytes(
-            key + length, PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text)
+            key + length, PyUnicode_1BYTE_DATA(exact), PyUnicode_GET_LENGTH(exact)
         )
     else:
-        raw = text.encode("utf-8", "surrogatepass")
+        raw = exact.encode("utf-8", "surrogatepass")
         length += _put_bytes(
             key + length, <const unsigned char*>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw)
         )
@@ -198,13 +209,14 @@ cdef bytes _unescape(const unsigned char* data, Py_ssize_t size, Py_ssize_t esca
 # --- Keys: ids -------------------------------------------------------------------------------
 
 
-def pack_id(str text not None) -> bytes:
+def pack_id(text) -> bytes:
     """Return a checkpoint id: a canonical lower-case UUID in 16 bytes, any other as text."""
     cdef unsigned char[1 + UUID_BYTES] part
+    cdef str exact = _exact(text)
     part[0] = TAG_UUID
-    if _read_uuid(text, &part[1]):
+    if _read_uuid(exact, &part[1]):
         return PyBytes_FromStringAndSize(<char*>&part[0], 1 + UUID_BYTES)
-    return pack_text(text)
+    return pack_text(exact)
 
 
 def unpack_id(bytes key not None, Py_ssize_t start) -> tuple[bytes, bool, int]:

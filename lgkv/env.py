@@ -85,22 +85,22 @@ class Environment:
         self.check()
         try:
             return self._lmdb.begin(None, None, write, BUFFERS)
-        except (lmdb.MapResizedError, lmdb.ReadersFullError) as error:
-            return self._begin_after(error, user, write=write)
+        except (lmdb.MapResizedError, lmdb.ReadersFullError):
+            pass  # as it seldom is: so it is begun again
+        return self._begin_again(user, write=write)
 
-    def _begin_after(self, error: lmdb.Error, user: object, *, write: bool) -> Any:
-        for attempt in range(1, ATTEMPTS):
-            if isinstance(error, lmdb.MapResizedError):  # another has written beyond this map
+    def _begin_again(self, user: object, *, write: bool) -> Any:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._lmdb.begin(None, None, write, BUFFERS)
+            except lmdb.MapResizedError:  # another process has written beyond this map
                 self.sharing.leave(user)
                 self._follow()
                 self.sharing.enter(user)
                 self.check()
-            elif attempt > 1 or not self._clear_stale_readers():
-                raise error
-            try:
-                return self._lmdb.begin(None, None, write, BUFFERS)
-            except (lmdb.MapResizedError, lmdb.ReadersFullError) as again:
-                error = again
+            except lmdb.ReadersFullError:
+                if attempt or not self._clear_stale_readers():
+                    raise
         raise restless(self.path)
 
     def check_open(self) -> None:

@@ -141,6 +141,71 @@ class TestNames:
                 assert found.id == next(i for i in expected if ids.index(i) % split == 0)
 
 
+class Text(str):
+    """A text of a subclass, as members of an enumeration and of NumPy's arrays are."""
+
+    __slots__ = ()
+
+
+class TestSubclasses:
+    """A name of a subclass of str names what its text does."""
+
+    @pytest.mark.parametrize("space", ["", "child:é"])
+    def test_of_a_checkpoint(self, db: lgkv.Database, space: str) -> None:
+        ids = ["1f0c2f1e-7b6a-6d2e-8001-0123456789ab", "2"]
+        parent = None
+        for step, id_ in enumerate(ids):
+            value = {
+                "id": Text(id_),
+                "channel_values": {Text("list"): [Text("x")] * (3 + step), Text("one"): step},
+                "channel_versions": {Text("list"): Text(str(step)), Text("one"): step},
+                "versions_seen": {Text("node"): {Text("one"): step}},
+            }
+            db.checkpoints.put(
+                Text("t"),
+                value,
+                namespace=Text(space),
+                parent_id=parent,
+                metadata={Text("run_id"): Text("run"), Text("a"): Text("b")},
+            )
+            db.checkpoints.put_writes(
+                Text("t"), Text(id_), Text("task"), [(Text("one"), 1)], namespace=Text(space)
+            )
+            parent = Text(id_)
+        for of in (str, Text):
+            found = db.checkpoints.get(of("t"), namespace=of(space), checkpoint_id=of(ids[1]))
+            assert found is not None
+            names = found.thread_id, found.namespace, found.id, found.parent_id
+            assert names == ("t", space, ids[1], ids[0])
+            assert {type(found.id), type(found.parent_id)} == {str}
+            assert found.checkpoint["channel_values"] == {"list": ["x"] * 4, "one": 1}
+            assert found.writes == [("task", "one", 1)]
+            listed = db.checkpoints.list(of("t"), before=of("3"), filter={of("a"): of("b")})
+            assert [one.id for one in listed] == ids[::-1]
+        assert broken_invariants(db) == []
+        db.checkpoints.copy_thread(Text("t"), Text("copy"))
+        db.checkpoints.delete_thread("t")
+        db.checkpoints.delete_runs([Text("run")])
+        assert db.threads() == []
+        assert broken_invariants(db) == []
+
+    def test_of_an_item_and_a_cache_entry(self, db: lgkv.Database) -> None:
+        for key in ("k", "é", "\x00"):
+            db.memory.put((Text("a"), "b"), Text(key), {Text("x"): Text("v")}, text=Text("a word"))
+            for of in (str, Text):
+                found = db.memory.get((of("a"), "b"), of(key))
+                assert found is not None
+                assert (found.namespace, found.key, found.value) == (("a", "b"), key, {"x": "v"})
+                assert type(found.key) is str
+                page = db.memory.search((of("a"),), filter={of("x"): of("v")}, text=of("word"))
+                assert [one.key for one in page] == [key]
+            db.memory.delete((Text("a"), "b"), Text(key))
+            assert db.memory.get(("a", "b"), key) is None
+        db.cache.set((Text("n"),), Text("k"), b"value")
+        assert db.cache.get(("n",), "k") == db.cache.get((Text("n"),), Text("k")) == b"value"
+        assert broken_invariants(db) == []
+
+
 class TestThreads:
     @given(puts=st.lists(st.integers(0, 7), max_size=25), size=st.integers(1, 5))
     @settings(max_examples=40)

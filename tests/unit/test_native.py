@@ -331,6 +331,23 @@ class TestTwins:
         assert NATIVE.pack_id(text) == PYTHON.pack_id(text)
         assert NATIVE.pack_text(text) == PYTHON.pack_text(text)
 
+    @pytest.mark.parametrize("name", ["pack_text", "pack_id", "pack_numbered"])
+    @given(text=ids | st.text("ab\0é\ud800", max_size=300))
+    def test_text_of_a_subclass_has_the_bytes_of_its_text(self, name: str, text: str) -> None:
+        before = (7,) if name == "pack_numbered" else ()
+        of = type("Text", (str,), {})
+        packed = getattr(NATIVE, name)(*before, of(text))
+        assert packed == getattr(PYTHON, name)(*before, of(text))
+        assert packed == getattr(NATIVE, name)(*before, text)
+
+    @pytest.mark.parametrize("text", [None, b"a", 1, ["a"]])
+    def test_what_is_no_text_is_refused(self, text: object) -> None:
+        for pack in (NATIVE.pack_text, NATIVE.pack_id):
+            with pytest.raises(TypeError, match="not a str"):
+                pack(text)
+        with pytest.raises(TypeError, match="not a str"):
+            NATIVE.pack_numbered(1, text)
+
     @given(number=st.integers(-1, 2**64) | uints, text=ids | st.text("ab\0é\ud800", max_size=300))
     def test_numbered_texts_have_identical_bytes(self, number: int, text: str) -> None:
         native, python = NATIVE.pack_numbered, PYTHON.pack_numbered
