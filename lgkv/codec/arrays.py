@@ -1,7 +1,7 @@
-"""Serialised lists (MessagePack): joined, and in Python what `lgkv._msgpack` does to part them.
+"""Serialised lists (MessagePack): joined, and in Python what `lgkv._msgpack` does with them.
 
-Nothing calls `split_array` of this module but the tests, which demand the same results and the
-same errors of both.
+Nothing calls `split_array` and `check_value` of this module but the tests, which demand the same
+results and the same errors of both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["join_arrays", "split_array"]
+__all__ = ["check_value", "join_arrays", "split_array"]
 
 
 def join_arrays(payloads: Iterable[tuple[bytes, int]]) -> bytes:
@@ -77,6 +77,43 @@ def split_array(data: bytes) -> list[bytes]:
     if at != len(data):
         raise ValueError("there are bytes behind the list")
     return parts
+
+
+LAST_EXTENSION: Final = 7
+"""What LangGraph's serialiser has of its own: what stands in each is MessagePack again."""
+MAX_DEPTH: Final = 1000
+
+
+def check_value(data: bytes) -> None:
+    """Raise ValueError unless `data` is one whole value, and each count in it one that can be.
+
+    What stands in LangGraph's extension types is looked at likewise.
+    """
+    outer: list[tuple[bytes, int, int]] = []
+    raw, at, remaining = data, 0, 1
+    while True:
+        while remaining:
+            if remaining > len(raw) - at:
+                raise ValueError("the value is cut short")
+            head, body, inside = _measure(raw, at)
+            start, end = at + head, at + head + body
+            if end > len(raw):
+                raise ValueError("the value is cut short")
+            at, remaining = end, remaining + inside - 1
+            if _is_extension(raw[start - head]) and raw[start] <= LAST_EXTENSION:
+                outer.append((raw, at, remaining))
+                if len(outer) > MAX_DEPTH:
+                    raise ValueError("the value is nested too deeply")
+                raw, at, remaining = raw[start + 1 : end], 0, 1
+        if at != len(raw):
+            raise ValueError("there are bytes behind the value")
+        if not outer:
+            return
+        raw, at, remaining = outer.pop()
+
+
+def _is_extension(tag: int) -> bool:
+    return 0xC7 <= tag <= 0xC9 or 0xD4 <= tag <= 0xD8
 
 
 def _end(data: bytes, at: int) -> int:

@@ -20,6 +20,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol, maybe_add_typed_
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from lgkv._msgpack import check_value
 from lgkv._shadow import revive_all
 from lgkv.checkpoints import PLAIN_TYPE
 from lgkv.codec import Payload
@@ -91,6 +92,9 @@ class StrictSerializer(JsonPlusSerializer):
         Raises:
             UnregisteredTypeError: It holds a value of a type that is not allowed.
         """
+        kind, raw = data
+        if kind == MSGPACK:
+            check_value(bytes(raw))
         return _unrefused(super().loads_typed, data)
 
 
@@ -159,7 +163,10 @@ def _load(
 
     def load(raw: bytes) -> Any:
         messages = revive_all(raw, known)  # as it is of most long lists
-        return unpack(raw) if messages is None else messages
+        if messages is not None:
+            return messages
+        check_value(raw)
+        return unpack(raw)
 
     return load
 

@@ -1,17 +1,24 @@
-"""Serialised lists taken apart: `lgkv._msgpack` and its Python twin."""
+"""Serialised values checked and lists taken apart: `lgkv._msgpack` and its Python twin."""
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import ormsgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.types import Command, Send
 
 from lgkv import _msgpack
 from lgkv.codec import arrays
+from lgkv.langgraph.serde import SerdeCodec, StrictSerializer
 from tests.unit.shadows import values
 
 both = pytest.mark.parametrize(
@@ -142,3 +149,109 @@ def test_twins_agree_on_damaged_lists(data: st.DataObject) -> None:
 def test_only_bytes_are_taken(data: Any) -> None:
     with pytest.raises(TypeError):
         _msgpack.split_array(data)
+
+
+# --- values as they are checked before they are decoded -------------------------------------
+
+
+def verdict(twin: Any, data: bytes) -> Any:
+    """Return None, or the text of the ValueError."""
+    try:
+        return twin.check_value(data)
+    except ValueError as error:
+        return str(error)
+
+
+@both
+@given(value=values())
+def test_what_the_serialiser_writes_is_whole(twin: Any, value: Any) -> None:
+    data = whole([value])
+    if data is not None:
+        assert verdict(twin, data) is None
+        assert verdict(twin, data + b"\x01") == "there are bytes behind the value"
+        assert verdict(twin, data[:-1]) is not None
+
+
+@both
+@pytest.mark.parametrize(
+    "value",
+    [
+        HumanMessage("text", id="1", additional_kwargs={"a": [1, {"b": None}]}),
+        [Send("node", {"messages": [AIMessage("a"), Document("b")]}), {"c": (1, {2}, b"3")}],
+        {
+            "when": datetime.datetime.now(datetime.timezone.utc),
+            "many": np.arange(9.0),
+            "u": uuid4(),
+        },
+        Command(update={"a": [HumanMessage("b")]}, goto=["c"]),
+    ],
+    ids=["message", "send", "objects", "command"],
+)
+def test_what_langgraph_has_of_its_own_is_whole(twin: Any, value: Any) -> None:
+    data = SERDE.dumps_typed(value)[1]
+    assert verdict(twin, data) is None
+    assert verdict(twin, data[:-1]) is not None
+
+
+ENDLESS = [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdc\xff\xff", b"\x9f", b"\x8f"]
+
+
+@both
+@pytest.mark.parametrize("count", ENDLESS, ids=bytes.hex)
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("kind", range(8))
+def test_count_that_cannot_be_is_refused_in_every_extension(
+    twin: Any, count: bytes, depth: int, kind: int
+) -> None:
+    data = count + b"\x01"
+    for _ in range(depth):
+        data = ormsgpack.packb([1, ormsgpack.Ext(kind, data), 2])
+    assert verdict(twin, data) == "the value is cut short"
+
+
+@both
+def test_other_extensions_hold_what_they_like(twin: Any) -> None:
+    assert verdict(twin, ormsgpack.packb(ormsgpack.Ext(8, b"\xdd\xff\xff\xff\xff\x01"))) is None
+
+
+@both
+def test_nesting_has_an_end(twin: Any) -> None:
+    data = b"\x01"
+    for _ in range(1000):
+        data = ormsgpack.packb(ormsgpack.Ext(5, data))
+    assert verdict(twin, data) is None
+    assert (
+        verdict(twin, ormsgpack.packb(ormsgpack.Ext(5, data))) == "the value is nested too deeply"
+    )
+
+
+extended = st.recursive(
+    st.binary(max_size=6) | st.sampled_from(ENDLESS),
+    lambda inner: st.builds(
+        lambda kind, parts: ormsgpack.packb(ormsgpack.Ext(kind, b"".join(parts))),
+        st.integers(0, 9),
+        st.lists(inner, max_size=3),
+    ),
+)
+
+
+@given(data=st.lists(extended, max_size=4).map(b"".join))
+def test_verdicts_are_those_of_the_twin(data: bytes) -> None:
+    assert verdict(_msgpack, data) == verdict(arrays, data)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a message"])
+def test_serialiser_gets_no_count_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, *, inside: bool
+) -> None:
+    def unpacking(*_: Any, **options: Any) -> Any:
+        raise AssertionError(options)  # which an ormsgpack before 1.13.1 would not survive
+
+    data = b"\xdd\xff\xff\xff\xff\x01"
+    if inside:
+        data = ormsgpack.packb([ormsgpack.Ext(5, b"\x94\xa1a\xa1b" + data)])
+    codec = SerdeCodec(StrictSerializer())
+    monkeypatch.setattr(ormsgpack, "unpackb", unpacking)
+    for read in (codec.decode, StrictSerializer().loads_typed, SerdeCodec(SERDE).decode):
+        with pytest.raises(ValueError, match="the value is cut short"):
+            read(("msgpack", data))
