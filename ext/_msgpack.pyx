@@ -105,7 +105,7 @@ cdef Py_ssize_t _skip(const unsigned char* raw, Py_ssize_t at, Py_ssize_t size) 
     return at
 
 
-cdef int _measure(
+cdef inline int _measure(
     const unsigned char* raw, Py_ssize_t at, Py_ssize_t size, Object* found
 ) except -1:
     """Find how far the object at *at* goes, without the objects that it holds."""
