@@ -143,8 +143,8 @@ class CheckpointPut:
     """A checkpoint and its new values on their way into the file.
 
     A channel's value is what is given if it is new, else what the parent, or whatever other
-    checkpoint, has for the version. Where none has it and the parent is gone, pruned most
-    likely, it is what is given after all.
+    checkpoint, has for the version. Where none has it, as it was pruned most likely, it is what
+    is given after all.
     """
 
     __slots__ = (
@@ -171,7 +171,7 @@ class CheckpointPut:
         self._kept, self._lost = _unchanged(parts, parent)
         self._planned = means.values.plan(parent.bases, parts.filled)
         self._large, self._rescued = _large(self._planned), {}
-        if self._lost and parts.parent_id is not None and parent.mark is None:
+        if self._lost:
             given = {name: parts.values[name] for name in self._lost if name in parts.values}
             self._rescued = means.values.plan({}, given)
 

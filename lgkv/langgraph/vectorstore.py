@@ -22,6 +22,7 @@ from lgkv.errors import FilterError, InvalidInputError
 from lgkv.langgraph._embedding import vector_config
 from lgkv.langgraph._opening import Opening
 from lgkv.memory import Put, StoredItem
+from lgkv.vectors import IndexConfig
 from lgkv.writer import Change
 
 if TYPE_CHECKING:
@@ -170,7 +171,11 @@ class LgkvVectorStore(Opening, VectorStore):
             )
             for number, (key, text) in enumerate(zip(keys, texts, strict=True))
         ]
-        return keys, self._db.memory.change(puts, (), vector_config({}, self._embedding))
+        return keys, self._db.memory.change(puts, (), self._config())
+
+    def _config(self) -> IndexConfig:
+        """Return what is known of the embedding, which must be that of the file's vectors."""
+        return vector_config({}, self._embedding)
 
     def delete(self, ids: Sequence[str] | None = None, **_options: Any) -> bool:
         """Delete these documents in one commit, those that are there; all of them for None."""
@@ -224,7 +229,11 @@ class LgkvVectorStore(Opening, VectorStore):
     ) -> list[tuple[Document, float]]:
         """Return the `k` best documents with their scores, of which higher is better.
 
-        By vector that is the cosine similarity, by words BM25, by both the fused ranks'.
+        By vector that is the cosine similarity, or what else the file's vectors are compared by;
+        by words BM25, by both the fused ranks'.
+
+        Raises:
+            EmbeddingMismatchError: The file's vectors are of another embedding model.
         """
         vector = None if self._embedding is None else self._embedding.embed_query(query)
         return self._scored(query, vector, k, **options)
@@ -257,13 +266,15 @@ class LgkvVectorStore(Opening, VectorStore):
         filter: Mapping[str, Any] | None = None,
         **_options: Any,
     ) -> list[tuple[Document, float]]:
-        found = self._db.memory.search(
-            self._namespace,
-            filter=_on_metadata(filter),
-            vector=vector,
-            text=None if self._mode == "vector" else query,
-            limit=k,
-        )
+        with self._db.memory.view() as view:
+            found = view.search(
+                self._namespace,
+                filter=_on_metadata(filter),
+                vector=vector,
+                text=None if self._mode == "vector" else query,
+                limit=k,
+                config=self._config(),
+            )
         return [(_document(item), item.score) for item in found if item.score is not None]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
@@ -271,7 +282,15 @@ class LgkvVectorStore(Opening, VectorStore):
             raise NotImplementedError(
                 f"scores of mode={self._mode!r} have no bound: search without a threshold"
             )
-        return lambda score: max(0.0, score)
+        settings = self._db.vectors.settings()
+        metric = "cosine" if settings is None else settings.metric
+        if metric == "inner_product":
+            raise NotImplementedError(
+                "scores by inner product have no bound: search without a threshold"
+            )
+        if metric == "l2":
+            return lambda score: 1 / (1 - score)  # the score is the negative distance
+        return lambda score: min(max(0.0, score), 1.0)
 
     # --- maximal marginal relevance ---
 
@@ -327,7 +346,11 @@ class LgkvVectorStore(Opening, VectorStore):
     ) -> list[Document]:
         with self._db.memory.view() as view:
             found = view.search(
-                self._namespace, filter=_on_metadata(filter), vector=vector, limit=fetch_k
+                self._namespace,
+                filter=_on_metadata(filter),
+                vector=vector,
+                limit=fetch_k,
+                config=self._config(),
             )
             rows = [view.vectors(item.namespace, item.key) for item in found]
         near = [

@@ -13,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 import lgkv
-from lgkv.errors import FilterError, InvalidInputError
+from lgkv.errors import EmbeddingMismatchError, FilterError, InvalidInputError
 from lgkv.langgraph import LgkvStore, LgkvVectorStore
 
 
@@ -121,6 +121,58 @@ async def test_retriever_finds_by_likeness_variety_and_threshold(store: LgkvVect
         search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9}
     )
     assert ids(near.invoke("0")) == ["e", "ae"]
+
+
+class Elsewhere(Directions):
+    """The same directions by another name."""
+
+    model = "elsewhere"
+
+
+async def test_another_model_is_not_searched_with(db: lgkv.Database) -> None:
+    class Named(Directions):
+        model = "named"
+
+    LgkvVectorStore.from_texts(TEXTS, Named(), ids=IDS, db=db)
+    other = LgkvVectorStore(db, embedding=Elsewhere())
+    for search in (
+        other.similarity_search,
+        other.similarity_search_with_score,
+        other.max_marginal_relevance_search,
+    ):
+        with pytest.raises(EmbeddingMismatchError, match="elsewhere"):
+            search("0")
+    with pytest.raises(EmbeddingMismatchError, match="elsewhere"):
+        other.similarity_search_by_vector([1.0, 0.0])
+    with pytest.raises(EmbeddingMismatchError, match="elsewhere"):
+        await other.asimilarity_search("0")
+    with pytest.raises(EmbeddingMismatchError, match="elsewhere"):
+        await other.amax_marginal_relevance_search("0")
+    assert ids(LgkvVectorStore(db, embedding=Named()).similarity_search("0", k=1)) == ["e"]
+
+
+def test_relevance_falls_with_the_distance(db: lgkv.Database) -> None:
+    index = {"embed": Directions(), "dims": 2, "fields": ["text"], "distance_type": "l2"}
+    LgkvStore(db, index=index).put(("others",), "k", {"text": "5"})  # type: ignore[arg-type]
+    store = LgkvVectorStore.from_texts(TEXTS, Directions(), ids=IDS, db=db)
+    scored = store.similarity_search_with_relevance_scores("0")
+    assert [document.id for document, _ in scored] == IDS
+    assert [score for _, score in scored] == pytest.approx(
+        [1 / (1 + 2 * math.sin(math.radians(angle / 2))) for angle in (0, 10, 80, 90)]
+    )
+    near = store.as_retriever(
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.8}
+    )
+    assert ids(near.invoke("0")) == ["e", "ae"]
+
+
+def test_products_have_no_relevance(db: lgkv.Database) -> None:
+    index = {"embed": Directions(), "dims": 2, "fields": ["text"], "distance_type": "inner_product"}
+    LgkvStore(db, index=index).put(("others",), "k", {"text": "5"})  # type: ignore[arg-type]
+    store = LgkvVectorStore.from_texts(TEXTS, Directions(), ids=IDS, db=db)
+    assert ids(store.similarity_search("0", k=2)) == ["e", "ae"]
+    with pytest.raises(NotImplementedError, match="without a threshold"):
+        store.similarity_search_with_relevance_scores("0")
 
 
 def test_ids_may_be_given_in_part(store: LgkvVectorStore) -> None:

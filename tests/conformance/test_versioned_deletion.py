@@ -196,3 +196,24 @@ def test_parent_whose_version_the_child_has_too(db: lgkv.Database, saver: LgkvSa
     third = put(saver, second, {"a": [PAD, "new", "er"]}, {"a": "1"})
     assert read(saver, third) == [PAD, "new", "er"]
     audit(db)
+
+
+def test_value_that_is_given_and_stored_nowhere_is_stored(saver: LgkvSaver) -> None:
+    # As the documentation of other savers puts a checkpoint: no version is new.
+    put(saver, None, {"a": "meow", "b": ["node"]}, new=[])
+    found = saver.get_tuple(config_of())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": "meow", "b": ["node"]}
+
+
+def test_value_that_was_pruned_before_its_copy_is_put_is_stored(saver: LgkvSaver) -> None:
+    first = put(saver, None, {"a": ["old"]}, {"a": "1"})
+    second = put(saver, first, {"a": ["new"]}, {"a": "2"})
+    old = saver.get_tuple(first)
+    assert old is not None
+    saver.prune(["t"])
+    for parent in (second, None):  # as another worker may, between a reading and the put of a copy
+        put(saver, parent, old.checkpoint["channel_values"], {"a": "1"}, new=[])
+        found = saver.get_tuple(config_of())
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"a": ["old"]}

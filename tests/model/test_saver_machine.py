@@ -127,17 +127,15 @@ class Memory(InMemorySaver):
                 kept[(target, *key[1:])] = copy.copy(kept[key])
 
     def put(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
-        """Where the parent was pruned, store what may have gone with it."""
-        thread, ns, parent = (config["configurable"].get(key) for key in PLACE)
-        if parent and parent not in self.storage[thread][ns]:
-            kept = {
-                name: version
-                for name, version in checkpoint["channel_versions"].items()
-                if name in checkpoint["channel_values"]
-                and (thread, ns, name, version) not in self.blobs
-            }
-            new_versions = kept | new_versions
-        stored = super().put(config, checkpoint, metadata, new_versions)
+        """Store a value that is not new as well if nothing has it: it may have been pruned."""
+        thread, ns, _ = (config["configurable"].get(key) for key in PLACE)
+        kept = {
+            name: version
+            for name, version in checkpoint["channel_versions"].items()
+            if name in checkpoint["channel_values"]
+            and (thread, ns, name, version) not in self.blobs
+        }
+        stored = super().put(config, checkpoint, metadata, kept | new_versions)
         self._free(thread, ns)
         return stored
 
@@ -257,13 +255,12 @@ class SaverMachine(RuleBasedStateMachine):
     ) -> None:
         """Each channel is new with a value, new and empty, or kept as it is.
 
-        What is new, or stored because its parent is gone, has a version of its own: with two
-        values of one version each checkpoint has the value that it was stored with, and in memory
-        the last counts for all.
+        What is new, or stored because nothing has it, has a version of its own: with two values
+        of one version each checkpoint has the value that it was stored with, and in memory the
+        last counts for all.
         """
-        lost = parent is not None and parent not in self.model.storage[thread][ns]
         for name, (version, value, kind) in channels.items():
-            fresh = kind != "k" or (lost and (thread, ns, name, version) not in self.model.blobs)
+            fresh = kind != "k" or (thread, ns, name, version) not in self.model.blobs
             if fresh and self.model.is_used(thread, ns, name, version, checkpoint_id):
                 self.versions += 1
                 channels[name] = (f"{self.versions:032}.{8:016}", value, kind)
