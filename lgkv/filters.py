@@ -6,7 +6,8 @@ of fields (nested), or a list (element by element). `$and`, `$or` and `$not` com
 among the fields, and conditions on one field.
 
 Values are compared by type and never as text: a number does not match a string, and as in
-Python `True == 1`. A missing field is `None`, except to `$exists`.
+Python `True == 1`. A time without a zone is compared with its ISO text, as which it is stored.
+A missing field is `None`, except to `$exists`.
 
 A filter is compiled twice: to a predicate on a value, which is the reference, and to a test
 on the value's CBOR, which answers the same and makes no objects of what it refuses.
@@ -199,9 +200,15 @@ def _equal(value: Any, operand: Any) -> bool:
             and all(_equal(value[key], o) for key, o in operand.items())
         )
     try:
-        return bool(value == operand)
+        return bool(value == (_as_stored(operand) if isinstance(value, str) else operand))
     except (TypeError, ValueError, decimal.InvalidOperation):  # an array, a signalling NaN
         return False
+
+
+def _as_stored(operand: Any) -> Any:
+    """Return the text of a time without a zone, which CBOR has no other form for."""
+    naive = isinstance(operand, datetime.datetime) and operand.tzinfo is None
+    return operand.isoformat() if naive else operand
 
 
 # --- operators -----------------------------------------------------------------------------
@@ -234,7 +241,11 @@ def _ordering(
                 f"{name} takes a number, a str, bytes or a date, not {_shown(operand)}"
             )
 
+        text = _as_stored(operand)
+
         def holds(value: Any) -> bool:
+            if text is not operand and isinstance(value, str):
+                return bool(compare(value, text))
             try:
                 return isinstance(value, alike) and bool(compare(value, operand))
             except (

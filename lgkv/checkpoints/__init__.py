@@ -38,6 +38,7 @@ from lgkv.checkpoints.writing import (
 from lgkv.codec import Codec, Payload
 from lgkv.connection import Connection
 from lgkv.env import Snapshot
+from lgkv.errors import InvalidInputError
 from lgkv.filters import compile_filter
 from lgkv.layout import Kind, Table
 from lgkv.writer import Change
@@ -185,7 +186,12 @@ class Checkpoints:
             task_path=task_path,
         )
         encode, new = self._codec.encode, []
-        for position, (channel, value) in enumerate(writes):
+        for position, write in enumerate(writes):
+            if not isinstance(write, (tuple, list)) or len(write) != 2:
+                raise InvalidInputError(f"a write is {write!r:.100}: give a channel and its value")
+            channel, value = write
+            if not isinstance(channel, str):
+                raise InvalidInputError(f"a write's channel is {channel!r:.100}: give a str")
             index = SPECIAL_WRITES.get(channel, position)
             new.append(rec.Write(task_id, index, task_path, channel, encode(value)))
         return put_task_writes(thread_id, namespace, checkpoint_id, new, self._recent)
@@ -226,6 +232,8 @@ class Checkpoints:
         keeps = compile_filter(filter) if filter else None
         if thread_id is not None:
             check_texts(thread_id=thread_id)
+        if limit is not None and not isinstance(limit, int):
+            raise InvalidInputError(f"limit is {limit!r}: give a whole number, or None for all")
         if limit is not None and limit <= 0:
             return iter(())
         snapshots = self._connection.snapshot
@@ -370,6 +378,12 @@ class Checkpoints:
 
         `before` is the last of the page before. `filter` is tried on `ThreadInfo.metadata`.
         """
+        if not isinstance(limit, int):
+            raise InvalidInputError(f"limit is {limit!r}: give a whole number")
+        if before is not None and not isinstance(before, ThreadInfo):
+            raise InvalidInputError(
+                f"before is {before!r:.100}: give the last ThreadInfo of a page"
+            )
         keeps = compile_filter(filter) if filter else None
         found: list[ThreadInfo] = []
         with self._connection.snapshot() as snapshot:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,11 @@ __all__ = [
     "PlainCodec",
     "StoredCheckpoint",
     "ThreadInfo",
+    "check_mappings",
     "check_texts",
     "decode_parts",
     "decode_payload",
+    "run_text",
 ]
 
 DecodedWrites = list[tuple[str, str, Any]]
@@ -118,6 +122,20 @@ def decode_parts(
     ):
         raise CorruptionError(Table.THREADS.label, key, "a checkpoint does not have its parts")
     return parts[0], parts[1]
+
+
+def run_text(run_id: Any) -> str | None:
+    """Return the text of a run's id, None if it is neither a str nor a UUID."""
+    if isinstance(run_id, str):
+        return str.__str__(run_id)  # of a member of an enumeration its value
+    return str(run_id) if isinstance(run_id, uuid.UUID) else None
+
+
+def check_mappings(**given: Any) -> None:
+    """Raise InvalidInputError for an argument that is not a mapping."""
+    for name, mapping in given.items():
+        if type(mapping) is not dict and not isinstance(mapping, Mapping):
+            raise InvalidInputError(f"{name} is {mapping!r:.100}: give a dict")
 
 
 def check_texts(**texts: Any) -> None:

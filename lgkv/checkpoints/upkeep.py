@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from lgkv.checkpoints import pruning
 from lgkv.checkpoints import records as rec
@@ -13,7 +14,7 @@ from lgkv.checkpoints.numbers import ROOT_NAMESPACE
 from lgkv.checkpoints.order import LATEST, Bound, descending
 from lgkv.checkpoints.reading import Place, newest_head
 from lgkv.checkpoints.thread import ThreadEdit, now_us, read_thread
-from lgkv.checkpoints.types import PLAIN_TYPE, PlainCodec, ThreadInfo, decode_parts
+from lgkv.checkpoints.types import PLAIN_TYPE, PlainCodec, ThreadInfo, decode_parts, run_text
 from lgkv.env import Snapshot
 from lgkv.errors import CorruptionError, InvalidInputError
 from lgkv.keys import decode_text, encode_text, pack_uint
@@ -36,9 +37,7 @@ def delete_thread(thread_id: str) -> Change[None]:
 
 def delete_runs(run_ids: Sequence[str]) -> Change[None]:
     """Prepare the deletion of what runs have made, in whatever threads."""
-    if isinstance(run_ids, str):
-        raise InvalidInputError(f"run_ids is the str {run_ids!r}: give a list of run ids")
-    wanted = [str(run_id) for run_id in run_ids]
+    wanted = [_run_text(run_id) for run_id in _listed("run_ids", run_ids, "run ids")]
 
     def apply(batch: Batch) -> None:
         for (number, namespace), ids in _of_runs(batch, wanted).items():
@@ -47,6 +46,22 @@ def delete_runs(run_ids: Sequence[str]) -> Change[None]:
             thread.save()
 
     return Change(apply)
+
+
+def _listed(name: str, given: Any, what: str) -> list[Any]:
+    """Return what is given as a list; InvalidInputError if it is one text, or no list at all."""
+    if isinstance(given, str):
+        raise InvalidInputError(f"{name} is the str {given!r}: give a list of {what}")
+    if not isinstance(given, Iterable):
+        raise InvalidInputError(f"{name} is {given!r:.100}: give a list of {what}")
+    return list(given)
+
+
+def _run_text(run_id: Any) -> str:
+    text = run_text(run_id)
+    if text is None:
+        raise InvalidInputError(f"a run id is {run_id!r:.100}: give a str or a UUID")
+    return text
 
 
 def _of_runs(batch: Batch, run_ids: list[str]) -> dict[tuple[int, int], list[str]]:
@@ -100,8 +115,7 @@ def prune(
     older_than: datetime.timedelta | datetime.datetime | None,
 ) -> Change[None]:
     """Prepare the deletion of old checkpoints."""
-    if isinstance(thread_ids, str):
-        raise InvalidInputError(f"thread_ids is the str {thread_ids!r}: give a list of thread ids")
+    names = [str(thread_id) for thread_id in _listed("thread_ids", thread_ids, "thread ids")]
     if strategy not in ("keep_latest", "delete"):
         raise InvalidInputError(f"unknown strategy {strategy!r}: use 'keep_latest' or 'delete'")
     if strategy == "delete" and (keep_last is not None or older_than is not None):
@@ -109,7 +123,6 @@ def prune(
     if keep_last is not None and (not isinstance(keep_last, int) or keep_last < 1):
         raise InvalidInputError(f"keep_last is {keep_last!r}: give a whole number, 1 or more")
     keep = pruning.Keep(keep_last or 1, None if older_than is None else _since_us(older_than))
-    names = [str(thread_id) for thread_id in thread_ids]
 
     def apply(batch: Batch) -> None:
         for name in names:

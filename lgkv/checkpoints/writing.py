@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +16,7 @@ from lgkv.checkpoints.pruning import free_values
 from lgkv.checkpoints.reading import NO_PARENT, Parent
 from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
-from lgkv.checkpoints.types import check_texts
+from lgkv.checkpoints.types import check_mappings, check_texts, run_text
 from lgkv.checkpoints.values import (
     BaseMovedError,
     StoredValue,
@@ -86,8 +85,7 @@ def take_apart(
     codec: Codec,
 ) -> Parts:
     """Return the parts of a checkpoint, checked, and encoded but for the channels' values."""
-    if type(checkpoint) is not dict and not isinstance(checkpoint, Mapping):
-        raise InvalidInputError(f"the checkpoint is {checkpoint!r:.100}: give a dict")
+    check_mappings(checkpoint=checkpoint)
     checkpoint_id: Any = checkpoint.get("id")
     if type(checkpoint_id) is not str:
         check_texts(checkpoint_id=checkpoint_id)
@@ -96,15 +94,16 @@ def take_apart(
     state = dict(checkpoint)
     del state["id"]
     channels = state.pop("channel_values", None) or {}
+    check_mappings(channel_values=channels, metadata=metadata)
     versions = _checked_versions(state.pop("channel_versions", None) or {})
     new = versions if new_versions is None else _checked_versions(new_versions)
-    run_id, delta = metadata.get(RUN_ID), metadata.get(DELTA_COUNTERS)
+    delta = metadata.get(DELTA_COUNTERS)
     # A serialiser that may encrypt gets what the nodes have seen as well.
     seen = _take_seen(state) if codec.models is not None else None
     return Parts(
         checkpoint_id,
         parent_id,
-        str(run_id) if run_id is not None and isinstance(run_id, (str, uuid.UUID)) else None,
+        run_text(metadata.get(RUN_ID)),
         codec.encode_parts([dict(metadata), state]),
         versions,
         new,
@@ -386,6 +385,7 @@ def _numbered(
 def _checked_versions(versions: Mapping[Any, Any]) -> dict[str, rec.Version]:
     if has_usual_versions(versions):
         return dict(versions)
+    check_mappings(versions=versions)
     for channel, version in versions.items():
         if (
             not isinstance(channel, str)

@@ -115,9 +115,11 @@ class TextIndex:
     def texts_at(self, value: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
         """Return the texts of an item at the paths that `texts` gave, as far as they are there."""
         found: dict[str, str] = {}
+        own = {path for path, _ in self._fields}
         for path in paths:
             base, _, number = path.rpartition(".")
-            several = _texts_of(value, base) if base and number.isdecimal() else []
+            is_numbered = bool(base) and number.isdecimal() and path not in own
+            several = _texts_of(value, base) if is_numbered else []
             if len(several) > 1:
                 found.update((path, text) for text in several[int(number) : int(number) + 1])
             else:
@@ -159,6 +161,10 @@ class TextIndex:
         )
 
     def _rows(self, texts: Sequence[str], rows: Any, what: str) -> NDArray[np.float32] | None:
+        if not hasattr(rows, "__len__"):
+            raise InvalidInputError(
+                f"index['embed'] gave {rows!r:.100} for {what}: it must give a list of vectors"
+            )
         if len(rows) != len(texts):
             raise InvalidInputError(
                 f"index['embed'] gave {len(rows)} vectors for {len(texts)} {what}: "

@@ -27,6 +27,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS
 
 from lgkv.checkpoints import Checkpoints, StoredCheckpoint, upkeep
+from lgkv.checkpoints.types import check_mappings
 from lgkv.checkpoints.values import BaseMovedError
 from lgkv.database import Database
 from lgkv.errors import InvalidInputError
@@ -109,7 +110,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         """
         found = self._checkpoints.list(
             None if config is None else _thread_id(config),
-            namespace=None if config is None else config["configurable"].get("checkpoint_ns"),
+            namespace=None if config is None else _configurable(config).get("checkpoint_ns"),
             checkpoint_id=None if config is None else _checkpoint_id(config),
             before=None if before is None else _checkpoint_id(before),
             filter=filter,
@@ -172,10 +173,10 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
             checkpoint,
             namespace=namespace,
             parent_id=parent_id,
-            metadata=get_checkpoint_metadata(config, metadata),
+            metadata=_metadata(config, metadata),
             new_versions=new_versions,
         )
-        return _config(thread_id, namespace, checkpoint["id"])
+        return _config(thread_id, namespace, _text(checkpoint["id"]))
 
     def put_writes(
         self,
@@ -265,7 +266,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Do what `put` does."""
         thread_id, namespace, parent_id = _names(config)
-        given = checkpoint, parent_id, get_checkpoint_metadata(config, metadata), new_versions
+        given = checkpoint, parent_id, _metadata(config, metadata), new_versions
         while True:
             await _loops.breathe()
             try:
@@ -275,7 +276,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
             except BaseMovedError:
                 continue
             break
-        return _config(thread_id, namespace, checkpoint["id"])
+        return _config(thread_id, namespace, _text(checkpoint["id"]))
 
     async def aput_writes(
         self,
@@ -332,9 +333,28 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         return following
 
 
+def _configurable(config: RunnableConfig) -> Mapping[str, Any]:
+    if type(config) is not dict and not isinstance(config, Mapping):
+        raise InvalidInputError(
+            f"the config is {config!r:.100}: give {{'configurable': {{'thread_id': '...'}}}}"
+        )
+    return config.get("configurable") or {}
+
+
+def _text(name: Any) -> str:
+    """Return a name as text: of a member of an enumeration that is a str its value."""
+    return str.__str__(name) if isinstance(name, str) else str(name)
+
+
+def _metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """Return the metadata of a checkpoint with what of the config belongs to it."""
+    check_mappings(metadata=metadata)
+    return dict(get_checkpoint_metadata(config, metadata))
+
+
 def _names(config: RunnableConfig) -> tuple[str, str, str | None]:
     """Return thread id, namespace and checkpoint id, None if it has none."""
-    configurable = config.get("configurable") or {}
+    configurable = _configurable(config)
     thread_id = configurable.get("thread_id")
     if thread_id is None:
         raise InvalidInputError("config['configurable'] has no 'thread_id': name the thread there")
@@ -342,24 +362,24 @@ def _names(config: RunnableConfig) -> tuple[str, str, str | None]:
     return (
         str(thread_id),
         configurable.get("checkpoint_ns") or "",
-        str(checkpoint_id) if checkpoint_id else None,
+        _text(checkpoint_id) if checkpoint_id else None,
     )
 
 
 def _thread_id(config: RunnableConfig) -> str:
-    thread_id = config.get("configurable", {}).get("thread_id")
+    thread_id = _configurable(config).get("thread_id")
     if thread_id is None:
         raise InvalidInputError("config['configurable'] has no 'thread_id': name the thread there")
     return str(thread_id)
 
 
 def _namespace(config: RunnableConfig) -> str:
-    return config["configurable"].get("checkpoint_ns") or ""
+    return _configurable(config).get("checkpoint_ns") or ""
 
 
 def _checkpoint_id(config: RunnableConfig) -> str | None:
-    checkpoint_id = config.get("configurable", {}).get("checkpoint_id")
-    return str(checkpoint_id) if checkpoint_id else None
+    checkpoint_id = _configurable(config).get("checkpoint_id")
+    return _text(checkpoint_id) if checkpoint_id else None
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from lgkv.errors import InvalidInputError
@@ -47,8 +48,13 @@ def check_mode(mode: str | None, vector: Any, text: Any) -> str | None:
     return mode
 
 
-def check_page(limit: Any, offset: Any) -> None:
-    """Raise InvalidInputError unless both are whole numbers, 0 or more."""
+def check_page(limit: Any, offset: Any) -> slice:
+    """Return the page, cut to what can be counted.
+
+    Raises:
+        InvalidInputError: `limit` or `offset` is not a whole number, 0 or more.
+    """
     for name, number in (("limit", limit), ("offset", offset)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise InvalidInputError(f"{name} is {number!r}: give a whole number, 0 or more")
+    return slice(min(offset, sys.maxsize), min(offset + limit, sys.maxsize))

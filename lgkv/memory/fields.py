@@ -119,10 +119,14 @@ class FieldIndex:
         """Return the index of these fields; those that are here as they are keep their number."""
         declared: dict[str, tuple[int, str]] = {}
         last = self.last_number
+        if not isinstance(fields, Mapping):
+            raise InvalidInputError(
+                f"fields is {fields!r:.100}: give a mapping such as {{'user': str}}"
+            )
         for name, kind in fields.items():
             if not isinstance(name, str) or not all(name.split(".")):
                 raise InvalidInputError(f"the field {name!r} has no name: write 'user' or 'a.b'")
-            if kind not in _SORTS:
+            if not isinstance(kind, type) or kind not in _SORTS:
                 kinds = ", ".join(each.__name__ for each in _SORTS)
                 raise InvalidInputError(f"the field {name!r} is of type {kind!r}: use {kinds}")
             number, sort = self.fields.get(name, (0, ""))

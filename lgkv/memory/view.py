@@ -129,7 +129,7 @@ class MemoryView:
         They come as `Memory.search` has it.
         """
         check_namespace(prefix)
-        check_page(limit, offset)
+        where = check_page(limit, offset)
         mode = check_mode(mode, vector, text)
         test = compile_encoded(filter)
         if text is not None and mode != "vector":
@@ -140,16 +140,15 @@ class MemoryView:
             return [
                 self._item(each.namespace, each.suffix, *self._record(each), each.score,
                            parts=each.parts, refresh=refresh)
-                for each in islice(ranked, offset, offset + limit)
+                for each in islice(ranked, where.start, where.stop)
             ]  # fmt: skip
         if vector is None:
             match = find_matches(self.snapshot, read_fields(self.snapshot), filter)
             ordered = (
                 self._newest(prefix, test) if match is None else self._matched(match, prefix, test)
             )
-            page = islice(ordered, offset, offset + limit)
+            page = islice(ordered, where.start, where.stop)
             return [self._found(one, refresh=refresh) for one in page]
-        where = slice(offset, offset + limit)
         return self._nearest_first(prefix, vector, test, where, config, refresh=refresh)
 
     def vectors(self, namespace: tuple[str, ...], key: str) -> NDArray[np.float32] | None:
@@ -170,10 +169,10 @@ class MemoryView:
     ) -> Plan:
         """Return how `search` would find the nearest to `vector`, and why."""
         check_namespace(prefix)
-        check_page(limit, offset)
+        where = check_page(limit, offset)
         query = check_vector(vector, "the query vector")
         nearest = Nearest(self.snapshot, self._meaning, compile_encoded(filter), self._ended_by)
-        return nearest.plan(prefix, query, offset + limit)
+        return nearest.plan(prefix, query, where.stop)
 
     def explain(
         self, prefix: tuple[str, ...], *, filter: Mapping[str, Any] | None = None

@@ -80,6 +80,8 @@ def _common(sizes: Iterable[int]) -> int | None:
 
 
 def _numbered(vectors: Any) -> dict[str, Any]:
+    if not isinstance(vectors, Iterable) or isinstance(vectors, (str, bytes)):
+        raise InvalidInputError(f"the vectors are {vectors!r:.100}: give lists of numbers")
     several = list(vectors)
     if several and np.ndim(several[0]) == 0:
         several = [several]

@@ -169,6 +169,20 @@ def test_reindexing_embeds_the_stored_texts_with_the_new_model(db: lgkv.Database
         assert again.vectors.count() == db.vectors.count() == 30 + 2 * 10
 
 
+def test_reindexing_reads_a_path_that_ends_in_a_number_as_it_is(db: lgkv.Database) -> None:
+    embedded: list[str] = []
+
+    class Noting(Named):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            embedded.extend(texts)
+            return super().embed_documents(texts)
+
+    value = {"x": {"0": "one"}, "y": {"1": "two"}}
+    store_of(db, Named("small"), fields=["*.0"]).put(NS, "k", value)
+    assert store_of(db, Noting("large"), fields=["*.0"]).reindex() == 1
+    assert embedded == ["one"]
+
+
 def test_searches_go_on_with_the_old_vectors_until_the_switch(db: lgkv.Database) -> None:
     old = filled(db)
     before = [(item.key, item.score) for item in old.search(NS, query="ab", limit=50)]

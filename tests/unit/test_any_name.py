@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from langgraph.checkpoint.base import empty_checkpoint
 
 import lgkv
+from lgkv.langgraph import LgkvSaver
 from tests.invariants import broken_invariants
 
 
@@ -188,6 +191,32 @@ class TestSubclasses:
         db.checkpoints.delete_runs([Text("run")])
         assert db.threads() == []
         assert broken_invariants(db) == []
+
+    def test_of_an_enumeration(self, db: lgkv.Database) -> None:
+        class Id(str, enum.Enum):
+            FIRST = "0001"
+            RUN = "run"
+
+        saver = LgkvSaver(db)
+        config = saver.put(
+            {"configurable": {"thread_id": "t", "checkpoint_ns": ""}},
+            {**empty_checkpoint(), "id": Id.FIRST},
+            {"run_id": Id.RUN},  # type: ignore[typeddict-unknown-key]
+            {},
+        )
+        assert config["configurable"]["checkpoint_id"] == "0001"
+        for id_ in ("0001", Id.FIRST):
+            config["configurable"]["checkpoint_id"] = id_
+            found = saver.get_tuple(config)
+            assert found is not None
+            assert found.checkpoint["id"] == "0001"
+        second = saver.put(config, {**empty_checkpoint(), "id": "0002"}, {}, {})
+        found = saver.get_tuple(second)
+        assert found is not None
+        assert found.parent_config is not None
+        assert found.parent_config["configurable"]["checkpoint_id"] == "0001"
+        saver.delete_for_runs([Id.RUN])
+        assert [one.checkpoint["id"] for one in saver.list(None)] == ["0002"]
 
     def test_of_an_item_and_a_cache_entry(self, db: lgkv.Database) -> None:
         for key in ("k", "é", "\x00"):

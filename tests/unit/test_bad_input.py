@@ -253,6 +253,81 @@ def test_contradicting_prune_is_named(
         db.checkpoints.prune(["t"], **options)
 
 
+CONFIG: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
+CHECKPOINT: Any = {"v": 4, "id": "2", "channel_values": {"a": 1}, "channel_versions": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.get_tuple(None), "the config is None"),
+        (lambda s: s.get_tuple({"configurable": None}), "no 'thread_id'"),
+        (lambda s: list(s.list("t")), "the config is 't'"),
+        (lambda s: list(s.list(None, before="1")), "the config is '1'"),
+        (lambda s: list(s.list(None, limit=1.5)), "limit is 1.5"),
+        (lambda s: list(s.list(None, limit="1")), "limit is '1'"),
+        (lambda s: s.put(CONFIG, CHECKPOINT, None, {}), "metadata is None"),
+        (lambda s: s.put(CONFIG, None, {}, {}), "checkpoint is None"),
+        (
+            lambda s: s.put(CONFIG, {**CHECKPOINT, "channel_values": ["a"]}, {}, {}),
+            "channel_values",
+        ),
+        (lambda s: s.put(CONFIG, {**CHECKPOINT, "channel_versions": ["a"]}, {}, {}), "versions is"),
+        (lambda s: s.put(CONFIG, CHECKPOINT, {}, ["a"]), "versions is"),
+        (lambda s: s.put_writes(CONFIG, [(1, "v")], "t"), "channel is 1"),
+        (lambda s: s.put_writes(CONFIG, [([1], "v")], "t"), r"channel is \[1\]"),
+        (lambda s: s.put_writes(CONFIG, [("a", "v", 2)], "t"), r"a write is \('a', 'v', 2\)"),
+        (lambda s: s.put_writes(CONFIG, ["av"], "t"), "a write is 'av'"),
+        (lambda s: s.prune(None), "thread_ids is None"),
+        (lambda s: s.delete_for_runs(None), "run_ids is None"),
+        (lambda s: s.delete_for_runs([5]), "a run id is 5"),
+        (lambda s: s.db.threads(limit=None), "limit is None"),
+        (lambda s: s.db.threads(before="t"), "before is 't'"),
+    ],
+)
+def test_unusable_argument_of_the_saver_is_named(
+    db: lgkv.Database, call: Callable[[LgkvSaver], object], message: str
+) -> None:
+    with nothing_written(db), pytest.raises(InvalidInputError, match=message):
+        call(LgkvSaver(db))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda db: LgkvStore(db, fields=[("a", str)]), "fields is"),
+        (lambda db: LgkvStore(db, fields={"a": []}), "the field 'a'"),
+        (lambda db: db.memory.put(("a",), "k", {}, vectors=5), "the vectors are 5"),
+        (lambda db: db.memory.put(("a",), "k", {}, vectors="abc"), "the vectors are 'abc'"),
+        (lambda db: embedding_that_gives(db, None), "gave None for documents"),
+        (lambda db: embedding_that_gives(db, iter([[1.0, 2.0, 3.0]])), "for documents"),
+    ],
+)
+def test_unusable_argument_of_the_store_is_named(
+    db: lgkv.Database, call: Callable[[Any], object], message: str
+) -> None:
+    with nothing_written(db), pytest.raises(InvalidInputError, match=message):
+        call(db)
+
+
+def embedding_that_gives(db: lgkv.Database, found: Any) -> None:
+    index: Any = {"embed": lambda texts: found, "dims": 3}  # noqa: ARG005  whatever is asked
+    LgkvStore(db, index=index).put(("a",), "k", {"text": "t"})
+
+
+@pytest.mark.parametrize("limit", [sys.maxsize, 10**30])
+def test_page_may_be_larger_than_anything(db: lgkv.Database, limit: int) -> None:
+    store = LgkvStore(db, index={"embed": embed, "dims": 3})  # type: ignore[typeddict-item]
+    for number in range(3):
+        store.put(("a",), str(number), {"text": "t" * (1 + number)})
+    for query in (None, "ttt"):
+        whole = store.search(("a",), query=query)
+        assert store.search(("a",), query=query, limit=limit, offset=1) == whole[1:]
+        assert store.search(("a",), query=query, limit=1, offset=limit) == []
+    assert len(db.memory.search(("a",), limit=limit)) == 3
+    assert len(db.memory.namespaces(limit=limit)) == 1
+
+
 def test_one_id_is_no_list_of_ids(db: lgkv.Database) -> None:
     with pytest.raises(lgkv.InvalidInputError, match=r"thread_ids is the str 'abc'.*list"):
         db.checkpoints.prune("abc")

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lgkv
 from lgkv.errors import FilterError, InvalidInputError
 from lgkv.filters import compile_filter, validate_filter
 
@@ -318,3 +320,23 @@ def model_filter(value: dict[str, Any], filter: dict[str, Any]) -> bool:
 @given(st.dictionaries(st.sampled_from("xyz"), VALUES, max_size=3), FILTERS)
 def test_filter_agrees_with_its_model(value: dict[str, Any], filter: dict[str, Any]) -> None:
     assert matches(value, filter) is model_filter(value, filter)
+
+
+def test_time_without_a_zone_is_found_as_it_is_stored(tmp_path: Path) -> None:
+    noon = NOON.replace(tzinfo=None)
+    with lgkv.open(tmp_path / "agent.lgkv") as db:
+        for hours in range(3):
+            db.memory.put(("a",), str(hours), {"at": noon + datetime.timedelta(hours=hours)})
+        hour = noon + datetime.timedelta(hours=1)
+
+        def found(condition: Any) -> list[str]:
+            return sorted(one.key for one in db.memory.search(("a",), filter={"at": condition}))
+
+        assert found(hour) == found({"$eq": hour}) == found({"$in": [hour]}) == ["1"]
+        assert found({"$ne": hour}) == ["0", "2"]
+        assert found({"$gt": hour}) == ["2"]
+        assert found({"$lte": hour}) == ["0", "1"]
+        assert found({"$gte": noon, "$lt": hour + datetime.timedelta(microseconds=1)}) == ["0", "1"]
+    assert compile_filter({"at": noon})({"at": noon})  # as a serialiser keeps it
+    assert compile_filter({"at": {"$lt": hour}})({"at": noon})
+    assert not compile_filter({"at": noon})({"at": noon.replace(tzinfo=datetime.timezone.utc)})
