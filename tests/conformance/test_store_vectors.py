@@ -180,7 +180,7 @@ def test_reindexing_reads_a_path_that_ends_in_a_number_as_it_is(db: lgkv.Databas
     value = {"x": {"0": "one"}, "y": {"1": "two"}}
     store_of(db, Named("small"), fields=["*.0"]).put(NS, "k", value)
     assert store_of(db, Noting("large"), fields=["*.0"]).reindex() == 1
-    assert embedded == ["one"]
+    assert embedded[-1:] == ["one"]  # after what finds the length of a vector
 
 
 def test_searches_go_on_with_the_old_vectors_until_the_switch(db: lgkv.Database) -> None:
