@@ -73,6 +73,11 @@ class SlabPlace:
         return np.argsort(self.labels, kind="stable")
 
     @cached_property
+    def items_by_label(self) -> NDArray[np.uint32] | None:
+        """The items of the rows by label, which ascend; None if each has but one vector."""
+        return self.items[self.order] if np.any(self.items != self.labels) else None
+
+    @cached_property
     def native(self) -> SlabRows:
         """The slab as the kernels use it; it also holds what they find once and keep."""
         return SlabRows(
@@ -277,6 +282,30 @@ class Directory:
         rows = np.empty(len(labels), np.int64)
         locate(self.natives, self.firsts, labels, slabs, rows)
         return slabs, rows
+
+    @cached_property
+    def has_several(self) -> bool:
+        """Whether an item has several vectors."""
+        return any(slab.items_by_label is not None for slab in self.slabs)
+
+    def others_of(self, labels: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return the labels of the other vectors, alive, of the items that these are of."""
+        slabs, rows = self.locate(labels)
+        found = [np.empty(0, np.uint64)]
+        for number in np.unique(slabs[slabs >= 0]).tolist():
+            place = self.slabs[number]
+            ordered = place.items_by_label
+            if ordered is None:
+                continue
+            items = np.unique(place.items[rows[slabs == number]])
+            lows = np.searchsorted(ordered, items, "left").tolist()
+            highs = np.searchsorted(ordered, items, "right").tolist()
+            own = np.concatenate(
+                [place.order[slice(*ends)] for ends in zip(lows, highs, strict=True)]
+            )
+            found.append(place.labels[own].astype(np.uint64) + np.uint64(place.first))
+        others = np.setdiff1d(np.concatenate(found), labels)
+        return others[self.locate(others)[0] >= 0]
 
     @cached_property
     def natives(self) -> list[SlabRows]:

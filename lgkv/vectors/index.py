@@ -195,6 +195,11 @@ class VectorIndex:
         if found is None:
             return None
         labels, keys = found
+        if directory.has_several:  # an item counts as its best vector, which may not be among them
+            others = directory.others_of(labels)
+            true = [key for key, *_ in records.measured(query, *directory.locate(others))]
+            labels = np.concatenate([labels, others])
+            keys = np.concatenate([keys, np.array(true, np.float32)])
         several: list[Candidates] = [Named(keys, labels, directory, nodes)]
         tail = directory.behind(directory.select(nodes), covered)
         if tail.rows:

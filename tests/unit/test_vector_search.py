@@ -417,6 +417,41 @@ def test_items_of_several_vectors_count_once_by_graph_too(db: lgkv.Database) -> 
     assert len(set(numbers(found)) & set(order[:10])) >= 9
 
 
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("metric", METRICS)
+def test_item_that_the_graph_gives_counts_as_its_best_vector(
+    db: lgkv.Database, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    rows, query = clustered(900, 8, 1), clustered(1, 8, 2)[0]
+    puts = [Put(("a",), str(n), {"n": n}, rows[3 * n : 3 * n + 3]) for n in range(300)]
+    db.memory.import_items(puts, config=IndexConfig(metric), batch_size=100)
+    for n in range(0, 300, 7):  # of which the graph may keep the vectors
+        db.memory.delete(("a",), str(n))
+    keys = np.array([definition(metric, query, row) for row in rows]).reshape(300, 3)
+    best = {3 * n + int(at) for n, at in enumerate(keys.argmax(axis=1))}
+    index = db.memory._meaning.index
+    graph = type(with_graph(db))
+    search = graph.search
+
+    def overlooking(self: Any, narrow: Any, count: int) -> Any:
+        """Give what the graph gives, but for the best vector of each item."""
+        labels, given = search(self, narrow, count)
+        kept = [label - 1 not in best for label in labels.tolist()]
+        return labels[kept], given[kept]
+
+    monkeypatch.setattr(graph, "search", overlooking)
+    assert db.vectors.explain(query).kind == "graph"
+    with db.memory.view() as view:
+        directory = index.directory(view.snapshot)
+        assert directory is not None
+        assert directory.slabs[0].first == 1  # so a vector's label is behind its row
+    found = db.memory.search((), vector=query, limit=20)
+    assert len(found) == 20
+    for item in found:
+        assert item.score == pytest.approx(keys[item.value["n"]].max())
+    assert [item.score for item in found] == sorted((i.score or 0 for i in found), reverse=True)
+
+
 def test_memory_budget_keeps_the_store_exact_and_says_so(db: lgkv.Database) -> None:
     put_all(db, clustered(200, 8, 1))
     assert with_graph(db, memory_bytes=1_000) is None
