@@ -270,7 +270,9 @@ _TEXT = b"\x00"
 def pack_whole_version(version: Version) -> bytes:
     """Return a version whole: packed if that tells all of it, else as NUL and its text."""
     packed = pack_version(version)
-    return _TEXT + encode_text(str(version)) if packed[0] == TAG_BYTES else packed
+    if isinstance(version, str) and packed[0] == TAG_BYTES:
+        return _TEXT + encode_text(version)
+    return packed
 
 
 def _unpack_whole_version(raw: bytes) -> Version:
