@@ -362,6 +362,12 @@ def connect(path: str | os.PathLike[str], mode: str, options: Options) -> Connec
         raise InvalidInputError(
             f"interval_ms is {options.interval_ms!r}: give milliseconds, 1 or more"
         )
+    if isinstance(options.cache_bytes, bool) or not isinstance(options.cache_bytes, int):
+        raise InvalidInputError(f"cache_bytes is {options.cache_bytes!r}: give a number of bytes")
+    if options.cache_bytes < 0:
+        raise InvalidInputError(f"cache_bytes is {options.cache_bytes!r}: give 0 or more bytes")
+    if not isinstance(options.compression, bool):
+        raise InvalidInputError(f"compression is {options.compression!r}: give True or False")
     size = options.map_size_bytes
     if size is not None and not (isinstance(size, int) and 1 << 20 <= size < 1 << 63):
         raise InvalidInputError(

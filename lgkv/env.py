@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -16,6 +16,7 @@ import lmdb
 
 from lgkv.datafile import FileId, Options, file_id
 from lgkv.errors import ClosedError, CommitFailedError, LgkvError, MapFullError, StorageError
+from lgkv.gate import Gate
 from lgkv.layout import META_KEY, Table
 from lgkv.meta import check_meta
 from lgkv.opening import ATTEMPTS, LARGE_MAP_BYTES, open_lmdb, restless, translate
@@ -31,6 +32,20 @@ BUFFERS: Final = True
 """What is read is a view of the map: py-lmdb's parameter, by position, which is quicker."""
 
 
+@contextlib.contextmanager
+def _at_gate(path: str, options: Options) -> Iterator[None]:
+    """Wait until nobody writes: opening tables takes LMDB's write lock, which has no limit."""
+    if options.read_only:
+        yield
+        return
+    gate = Gate(path)
+    try:
+        gate.acquire(options.lock_timeout_s)
+        yield
+    finally:
+        gate.close()
+
+
 class Environment:
     """One file, open in this process."""
 
@@ -44,7 +59,8 @@ class Environment:
         self._failure_told = True
         self._closed = False
         self.sharing = Sharing()
-        self._lmdb, self._databases = open_lmdb(path, options)
+        with _at_gate(path, options):
+            self._lmdb, self._databases = open_lmdb(path, options)
         try:
             self.stale_readers += self._clear_stale_readers()
             with self.snapshot() as snapshot:
@@ -124,7 +140,7 @@ class Environment:
         if found is None or (found.st_dev, found.st_ino) != self.identity:
             raise StorageError(
                 f"the file at {self.path!r} was replaced or removed while it was open: "
-                "open it again"
+                "close it, and open it again"
             )
 
     # --- growth ---

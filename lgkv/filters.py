@@ -241,17 +241,18 @@ def _ordering(
                 f"{name} takes a number, a str, bytes or a date, not {_shown(operand)}"
             )
 
-        text = _as_stored(operand)
+        naive = _as_stored(operand) is not operand
 
         def holds(value: Any) -> bool:
-            if text is not operand and isinstance(value, str):
-                return bool(compare(value, text))
             try:
+                if naive and isinstance(value, str):
+                    value = datetime.datetime.fromisoformat(value)
                 return isinstance(value, alike) and bool(compare(value, operand))
             except (
                 TypeError,
+                ValueError,
                 decimal.InvalidOperation,
-            ):  # naive beside aware, a date beside a time
+            ):  # naive beside aware, a date beside a time, a text that is none
                 return False
 
         return _compared(operand, holds, less=less, equal=equal, greater=greater)

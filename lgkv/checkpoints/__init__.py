@@ -23,6 +23,7 @@ from lgkv.checkpoints.types import (
     PlainCodec,
     StoredCheckpoint,
     ThreadInfo,
+    check_limit,
     check_texts,
     decode_parts,
     decode_payload,
@@ -60,7 +61,8 @@ class Checkpoints:
         self._codec = codec or PlainCodec()
         self._values = ChannelValues(connection, self._codec)
         self._recent = recent or Recent()
-        self._means = Means(self._codec, self._values, self._recent, self._parent)
+        reads = self._parent, connection.snapshot
+        self._means = Means(self._codec, self._values, self._recent, *reads)
 
     def with_codec(self, codec: Codec) -> Checkpoints:
         """Return the same checkpoints, read and written through another codec."""
@@ -232,8 +234,7 @@ class Checkpoints:
         keeps = compile_filter(filter) if filter else None
         if thread_id is not None:
             check_texts(thread_id=thread_id)
-        if limit is not None and not isinstance(limit, int):
-            raise InvalidInputError(f"limit is {limit!r}: give a whole number, or None for all")
+        limit = None if limit is None else check_limit(limit)
         if limit is not None and limit <= 0:
             return iter(())
         snapshots = self._connection.snapshot
@@ -378,8 +379,7 @@ class Checkpoints:
 
         `before` is the last of the page before. `filter` is tried on `ThreadInfo.metadata`.
         """
-        if not isinstance(limit, int):
-            raise InvalidInputError(f"limit is {limit!r}: give a whole number")
+        limit = check_limit(limit)
         if before is not None and not isinstance(before, ThreadInfo):
             raise InvalidInputError(
                 f"before is {before!r:.100}: give the last ThreadInfo of a page"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from lgkv.checkpoints import records as rec
 from lgkv.checkpoints.apart import resolved
 from lgkv.checkpoints.channels import Fetched
-from lgkv.checkpoints.heads import ChannelEntry, Head, name_channels, unpack_head
+from lgkv.checkpoints.heads import (
+    FRAMED_FROM,
+    ChannelEntry,
+    Head,
+    name_channels,
+    pack_whole_version,
+    unpack_head,
+)
 from lgkv.checkpoints.numbers import (
     channel_names,
     namespace_number,
@@ -39,6 +46,8 @@ __all__ = [
     "place_of",
     "read_head",
     "read_parent",
+    "stored_versions",
+    "values_at",
     "with_bases",
     "writes_of",
 ]
@@ -199,6 +208,47 @@ def read_parent(
         raise CorruptionError(Table.THREADS.label, key, "a channel has no name") from None
     parent = Parent(place.thread, mark, channels, {}, head.frame)
     return with_bases(parent, snapshot, key, new, fetch)
+
+
+def stored_versions(
+    snapshot: Snapshot, thread_id: str, namespace: str, versions: Mapping[str, rec.Version]
+) -> Collection[str]:
+    """Return the channels of which a checkpoint of the namespace has the value at a version."""
+    place = place_of(snapshot, thread_id, namespace)
+    if place is None:
+        return ()
+    names = channel_names(snapshot, place.thread)
+    numbers = {name: number for number, name in enumerate(names)}
+    wanted = {(numbers[name], versions[name]): name for name in versions if name in numbers}
+    framed = len(names) >= FRAMED_FROM
+    return values_at(snapshot, place.thread, place.namespace, wanted, framed=framed)
+
+
+def values_at(
+    snapshot: Snapshot,
+    thread: int,
+    namespace: int,
+    wanted: Mapping[tuple[int, rec.Version], str],
+    *,
+    framed: bool,
+) -> dict[str, bytes]:
+    """Return what the checkpoints of a namespace have for versions, by the name of the channel.
+
+    `wanted` has the names by the channels' numbers and versions; `framed` is whether a head may
+    name a frame instead of a version.
+    """
+    packed = [pack_whole_version(version) for _, version in wanted]
+    missing, found = dict(wanted), {}
+    prefix = rec.checkpoints_prefix(thread, namespace)
+    for key, body in snapshot.scan(THREADS, prefix, reverse=True):
+        if not missing:
+            break
+        if framed or any(each in body for each in packed):
+            head = unpack_head(snapshot, thread, namespace, key, body)
+            for channel, version, value in head.channels:
+                if value is not None and (channel, version) in missing:
+                    found[missing.pop((channel, version))] = value
+    return found
 
 
 def with_bases(

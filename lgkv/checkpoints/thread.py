@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from lgkv.checkpoints import order
@@ -15,7 +15,6 @@ from lgkv.checkpoints.heads import (
     frame_key,
     pack_frame,
     pack_head,
-    pack_whole_version,
     read_frame,
     unpack_head,
 )
@@ -310,14 +309,10 @@ class ThreadEdit:
         found = self.batch.scan(THREADS, prefix)
         return [self._unpack(namespace, key, body) for key, body in found]
 
-    def heads_with(self, namespace: int, versions: Iterable[rec.Version]) -> Iterator[Head]:
-        """Yield the heads of a namespace that may have one of these versions, newest first."""
-        packed = [pack_whole_version(version) for version in versions]
-        framed = len(self._known.channels or ()) >= FRAMED_FROM
-        prefix = rec.checkpoints_prefix(self.number, namespace)
-        for key, body in self.batch.scan(THREADS, prefix, reverse=True):
-            if framed or any(each in body for each in packed):
-                yield self._unpack(namespace, key, body)
+    @property
+    def is_framed(self) -> bool:
+        """Whether there are so many channels that a head may name a frame for some."""
+        return len(self._known.channels or ()) >= FRAMED_FROM
 
     def _unpack(self, namespace: int, key: bytes, body: bytes) -> Head:
         return unpack_head(self.batch, self.number, namespace, key, body)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import operator
+import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ __all__ = [
     "PlainCodec",
     "StoredCheckpoint",
     "ThreadInfo",
+    "check_limit",
     "check_mappings",
     "check_texts",
     "decode_parts",
@@ -129,6 +132,14 @@ def run_text(run_id: Any) -> str | None:
     if isinstance(run_id, str):
         return str.__str__(run_id)  # of a member of an enumeration its value
     return str(run_id) if isinstance(run_id, uuid.UUID) else None
+
+
+def check_limit(limit: Any) -> int:
+    """Return how many are wanted; InvalidInputError unless it is a whole number."""
+    try:
+        return min(operator.index(limit), sys.maxsize)
+    except TypeError:
+        raise InvalidInputError(f"limit is {limit!r}: give a whole number") from None
 
 
 def check_mappings(**given: Any) -> None:

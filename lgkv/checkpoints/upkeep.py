@@ -52,7 +52,7 @@ def _listed(name: str, given: Any, what: str) -> list[Any]:
     """Return what is given as a list; InvalidInputError if it is one text, or no list at all."""
     if isinstance(given, str):
         raise InvalidInputError(f"{name} is the str {given!r}: give a list of {what}")
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
         raise InvalidInputError(f"{name} is {given!r:.100}: give a list of {what}")
     return list(given)
 

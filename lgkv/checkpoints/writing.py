@@ -13,7 +13,7 @@ from lgkv.checkpoints.channels import ChannelValues, Planned
 from lgkv.checkpoints.heads import ChannelEntry, Head, Versions
 from lgkv.checkpoints.numbers import ROOT_NAMESPACE
 from lgkv.checkpoints.pruning import free_values
-from lgkv.checkpoints.reading import NO_PARENT, Parent
+from lgkv.checkpoints.reading import NO_PARENT, Parent, stored_versions, values_at
 from lgkv.checkpoints.recent import Name, Recent, digest_of
 from lgkv.checkpoints.thread import ThreadEdit, now_us
 from lgkv.checkpoints.types import check_mappings, check_texts, run_text
@@ -28,6 +28,7 @@ from lgkv.codec import Codec, Payload
 from lgkv.codec.plan import INLINE, OPAQUE, Fresh
 from lgkv.errors import InvalidInputError
 from lgkv.layout import THREADS
+from lgkv.snapshot import Snapshot
 from lgkv.writer import Batch, Change
 
 __all__ = ["CheckpointPut", "Means", "Parts", "put_task_writes", "take_apart"]
@@ -122,13 +123,14 @@ class Means(NamedTuple):
     """What putting checkpoints takes: one codec's values, and what memory has of the parents.
 
     `parent` gives what a checkpoint may build on, by thread id, namespace, the parent's id and
-    the values that are new, by channel.
+    the values that are new, by channel. `snapshots` gives the file as it is.
     """
 
     codec: Codec
     values: ChannelValues
     recent: Recent
     parent: Callable[[str, str, str, Mapping[str, Any]], Parent]
+    snapshots: Callable[[], Snapshot]
 
 
 Stored = tuple[dict[str, StoredValue], Parent]
@@ -170,8 +172,11 @@ class CheckpointPut:
         self._kept, self._lost = _unchanged(parts, parent)
         self._planned = means.values.plan(parent.bases, parts.filled)
         self._large, self._rescued = _large(self._planned), {}
-        if self._lost:
-            given = {name: parts.values[name] for name in self._lost if name in parts.values}
+        lost = {name: parts.versions[name] for name in self._lost if name in parts.values}
+        if lost:
+            with means.snapshots() as snapshot:
+                stored = stored_versions(snapshot, self._thread_id, self._namespace, lost)
+            given = {name: parts.values[name] for name in lost if name not in stored}
             self._rescued = means.values.plan({}, given)
 
     @property
@@ -208,8 +213,12 @@ class CheckpointPut:
         numbers = thread.channels([versions, seen, *seen.values()] if seen else [versions])
         packed, new = self._kept, self._planned
         if self._lost:
-            wanted = {name: numbers[name] for name in self._lost}
-            packed = {**packed, **_elsewhere(thread, space, parts, wanted)}
+            wanted = {(numbers[name], versions[name]): name for name in self._lost}
+            framed = thread.is_framed
+            packed = {**packed, **values_at(batch, thread.number, space, wanted, framed=framed)}
+            gone = parts.values.keys() & self._lost - packed.keys() - self._rescued.keys()
+            if gone:  # it was there when this was prepared
+                raise BaseMovedError(f"no checkpoint has the value of {min(gone)!r} any more")
             new = new | {name: plan for name, plan in self._rescued.items() if name not in packed}
         elif new:
             packed = packed.copy()
@@ -292,21 +301,6 @@ def _unchanged(parts: Parts, parent: Parent) -> tuple[dict[str, bytes | None], l
             else:
                 lost.append(name)
     return kept, lost
-
-
-def _elsewhere(
-    thread: ThreadEdit, namespace: int, parts: Parts, numbers: Mapping[str, int]
-) -> dict[str, bytes]:
-    """Return what other checkpoints of the namespace have for versions, by channel."""
-    wanted = {(numbers[name], parts.versions[name]): name for name in numbers}
-    found: dict[str, bytes] = {}
-    for head in thread.heads_with(namespace, [version for _, version in wanted]):
-        for channel, version, packed in head.channels:
-            if packed is not None and (channel, version) in wanted:
-                found[wanted.pop((channel, version))] = packed
-        if not wanted:
-            break
-    return found
 
 
 def put_task_writes(

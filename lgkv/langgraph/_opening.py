@@ -14,7 +14,7 @@ from lgkv.errors import InvalidInputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Done", "Opening"]
+__all__ = ["Done", "Opening", "checked"]
 
 OPEN_OPTIONS: Final = (
     "compression",
@@ -33,6 +33,15 @@ class Done:
     def __await__(self) -> Generator[None, None, None]:
         """Give None at once."""
         yield from ()
+
+
+def checked(db: Any) -> Database:
+    """Return `db`; InvalidInputError unless it is a database."""
+    if not isinstance(db, Database):
+        raise InvalidInputError(
+            f"db is {db!r:.100}: give lgkv.open(path), or call from_conn_string(path)"
+        )
+    return db
 
 
 class Opening:
@@ -54,6 +63,12 @@ class Opening:
         if conn_string == ":memory:":
             raise InvalidInputError(
                 "lgkv keeps its data in a file: give a path instead of ':memory:'"
+            )
+        if isinstance(conn_string, str) and "://" in conn_string:
+            kind = conn_string.partition("://")[0]  # the rest may hold a password
+            raise InvalidInputError(
+                f"a connection string that begins with {kind!r} is another database's: "
+                "give the path of a file, such as 'agent.lgkv'"
             )
         opening = {name: options.pop(name) for name in OPEN_OPTIONS if name in options}
         db = lgkv.open(conn_string, **opening)

@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from lgkv.codec import Payload
 from lgkv.database import Database
 from lgkv.langgraph import _loops
-from lgkv.langgraph._opening import Opening
+from lgkv.langgraph._opening import Opening, checked
 from lgkv.langgraph.serde import AllowedType, SerdeCodec, StrictSerializer
 
 __all__ = ["LgkvCache"]
@@ -32,7 +32,7 @@ class LgkvCache(Opening, BaseCache[ValueT]):
         allowed_types: Iterable[AllowedType] = (),
     ) -> None:
         super().__init__(serde=serde or StrictSerializer(allowed_types))
-        self._db = db
+        self._db = checked(db)
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """Return the values of those keys that are there and have not expired."""

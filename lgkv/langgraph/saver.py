@@ -32,7 +32,7 @@ from lgkv.checkpoints.values import BaseMovedError
 from lgkv.database import Database
 from lgkv.errors import InvalidInputError
 from lgkv.langgraph import _loops
-from lgkv.langgraph._opening import Opening
+from lgkv.langgraph._opening import Opening, checked
 from lgkv.langgraph.serde import AllowedType, SerdeCodec, StrictSerializer
 from lgkv.writer import Change
 
@@ -63,7 +63,7 @@ class LgkvSaver(Opening, BaseCheckpointSaver[str]):
         allowed_types: Iterable[AllowedType] = (),
     ) -> None:
         super().__init__(serde=serde or StrictSerializer(allowed_types))
-        self._db = db
+        self._db = checked(db)
         self._bound: tuple[SerializerProtocol, Checkpoints] | None = None
 
     @property
@@ -338,7 +338,10 @@ def _configurable(config: RunnableConfig) -> Mapping[str, Any]:
         raise InvalidInputError(
             f"the config is {config!r:.100}: give {{'configurable': {{'thread_id': '...'}}}}"
         )
-    return config.get("configurable") or {}
+    configurable = config.get("configurable") or {}
+    if not isinstance(configurable, Mapping):
+        raise InvalidInputError(f"config['configurable'] is {configurable!r:.100}: give a dict")
+    return configurable
 
 
 def _text(name: Any) -> str:

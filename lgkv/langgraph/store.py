@@ -29,7 +29,7 @@ from lgkv.database import Database
 from lgkv.errors import InvalidInputError
 from lgkv.langgraph import _loops
 from lgkv.langgraph._embedding import Embedded, TextIndex
-from lgkv.langgraph._opening import Opening
+from lgkv.langgraph._opening import Opening, checked
 from lgkv.langgraph._operations import (
     FoundItem,
     Namespaces,
@@ -80,7 +80,7 @@ class LgkvStore(Opening, BaseStore):
         fields: Mapping[str, type] | None = None,
     ) -> None:
         super().__init__()
-        self._db = db
+        self._db = checked(db)
         if fields is not None:
             db.memory.declare_fields(fields)
         self._index = TextIndex(cast("Mapping[str, Any]", index)) if index else None

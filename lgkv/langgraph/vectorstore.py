@@ -20,7 +20,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from lgkv.database import Database
 from lgkv.errors import FilterError, InvalidInputError
 from lgkv.langgraph._embedding import vector_config
-from lgkv.langgraph._opening import Opening
+from lgkv.langgraph._opening import Opening, checked
 from lgkv.memory import Put, StoredItem
 from lgkv.vectors import IndexConfig
 from lgkv.writer import Change
@@ -63,7 +63,7 @@ class LgkvVectorStore(Opening, VectorStore):
                 f"embedding is {embedding!r}: give LangChain Embeddings, or search by words alone "
                 "with mode='keyword'"
             )
-        self._db, self._namespace, self._mode = db, namespace, mode
+        self._db, self._namespace, self._mode = checked(db), namespace, mode
         self._embedding = None if mode == "keyword" else embedding
 
     @property

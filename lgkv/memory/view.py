@@ -89,8 +89,9 @@ class MemoryView:
     ) -> StoredItem | None:
         """Return the item, or None."""
         snapshot = self.snapshot
+        known = self._paths.known(snapshot)
         try:
-            number = self._paths.known(snapshot)[namespace]  # it was checked when it was found
+            number = known[namespace]  # it was checked when it was found
         except (KeyError, TypeError):
             number = self._paths.number(snapshot, check_namespace(namespace))
         if number is None:

@@ -80,9 +80,9 @@ def _common(sizes: Iterable[int]) -> int | None:
 
 
 def _numbered(vectors: Any) -> dict[str, Any]:
-    if not isinstance(vectors, Iterable) or isinstance(vectors, (str, bytes)):
+    if not isinstance(vectors, Iterable) or isinstance(vectors, (str, bytes, bytearray)):
         raise InvalidInputError(f"the vectors are {vectors!r:.100}: give lists of numbers")
-    several = list(vectors)
+    several = list(np.atleast_1d(vectors) if isinstance(vectors, np.ndarray) else vectors)
     if several and np.ndim(several[0]) == 0:
         several = [several]
     return {str(number): vector for number, vector in enumerate(several)}

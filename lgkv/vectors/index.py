@@ -24,6 +24,7 @@ from lgkv.vectors.packing import find_vectors
 from lgkv.vectors.planning import IndexOptions, Plan, plan_search
 from lgkv.vectors.pruning import encode, prune
 from lgkv.vectors.ranking import (
+    FIRST_EXTRA,
     Candidates,
     Hit,
     Named,
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["VectorIndex"]
 
 RECENT_DIRECTORIES: Final = 4
+
+OTHERS: Final = 1024
+"""So many more vectors of the items that the graph gives first are measured at most."""
 
 
 class VectorIndex:
@@ -154,7 +158,7 @@ class VectorIndex:
         self._note(directory, query, first)
         plan: Plan | None = first
         while plan is not None and plan.kind == "graph":
-            candidates = self._by_graph(records, query, nodes, plan)
+            candidates = self._by_graph(records, query, nodes, plan, wanted)
             if candidates is None:
                 break
             yield Ranking(records, query, candidates).hits(wanted)
@@ -183,7 +187,12 @@ class VectorIndex:
         return encode(records, ranges, query, room)
 
     def _by_graph(
-        self, records: Records, query: Query, nodes: NDArray[np.uint64] | None, plan: Plan
+        self,
+        records: Records,
+        query: Query,
+        nodes: NDArray[np.uint64] | None,
+        plan: Plan,
+        wanted: int,
     ) -> list[Candidates] | None:
         """Return what the graph gives and the tail; None if the graph cannot be asked now."""
         directory = records.directory
@@ -196,7 +205,7 @@ class VectorIndex:
             return None
         labels, keys = found
         if directory.has_several:  # an item counts as its best vector, which may not be among them
-            others = directory.others_of(labels)
+            others = directory.others_of(labels[: 2 * wanted + FIRST_EXTRA], OTHERS)
             true = [key for key, *_ in records.measured(query, *directory.locate(others))]
             labels = np.concatenate([labels, others])
             keys = np.concatenate([keys, np.array(true, np.float32)])

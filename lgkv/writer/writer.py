@@ -106,8 +106,9 @@ class Writer:
 
     def flush(self) -> None:
         """Return once everything that was acknowledged, or queued, before is durable."""
+        if not self._env.options.read_only:
+            self._check()  # what was acknowledged may be lost already
         if self._queue or self._turn.locked() or self.unflushed:
-            self._check()
             flush = Pending(None)
             if not (self._may_commit_here() and self._commit_here(flush)):
                 self._queue_and_wait(flush)

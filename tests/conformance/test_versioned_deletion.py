@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import lgkv
+from lgkv.checkpoints import writing
 from lgkv.langgraph import LgkvSaver, StrictSerializer
+from lgkv.langgraph.serde import SerdeCodec
 from tests.conformance.checkpoints import config_of, id_of, put
 from tests.conformance.growing import PAD, VALUES, as_list, grow, history, read
 from tests.conformance.stored import audit, stored_thread
@@ -217,3 +219,43 @@ def test_value_that_was_pruned_before_its_copy_is_put_is_stored(saver: LgkvSaver
         found = saver.get_tuple(config_of())
         assert found is not None
         assert found.checkpoint["channel_values"] == {"a": ["old"]}
+
+
+def test_value_that_another_checkpoint_has_is_not_serialised_again(
+    db: lgkv.Database, saver: LgkvSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = put(saver, None, {"a": ["x"] * 50}, {"a": "1"})
+    second = put(saver, first, {"a": ["y"] * 50}, {"a": "2"})
+    third = put(saver, second, {"a": ["z"] * 50}, {"a": "3"})
+    encoded: list[Any] = []
+    encode = SerdeCodec.encode
+    monkeypatch.setattr(
+        SerdeCodec, "encode", lambda codec, value: encoded.append(value) or encode(codec, value)
+    )
+    put(saver, third, {"a": ["y"] * 50}, {"a": "2"}, new=[])  # a copy of the second
+    assert encoded == []
+    found = saver.get_tuple(config_of())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": ["y"] * 50}
+    audit(db)
+
+
+def test_value_that_goes_while_its_copy_is_put_is_stored(
+    db: lgkv.Database, saver: LgkvSaver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = put(saver, None, {"a": ["old"] * 50}, {"a": "1"})
+    second = put(saver, first, {"a": ["new"] * 50}, {"a": "2"})
+    looked = writing.stored_versions
+
+    def pruned_then(*arguments: Any) -> Any:
+        found = looked(*arguments)
+        monkeypatch.undo()
+        saver.prune(["t"])
+        return found
+
+    monkeypatch.setattr(writing, "stored_versions", pruned_then)
+    put(saver, second, {"a": ["old"] * 50}, {"a": "1"}, new=[])
+    found = saver.get_tuple(config_of())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {"a": ["old"] * 50}
+    audit(db)

@@ -17,7 +17,7 @@ from langgraph.store.base import InvalidNamespaceError, PutOp, SearchOp
 
 import lgkv
 from lgkv import InvalidInputError
-from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore
+from lgkv.langgraph import LgkvCache, LgkvSaver, LgkvStore, LgkvVectorStore
 
 HOTEL = {"name": "Astoria"}
 
@@ -58,6 +58,9 @@ def nothing_written(db: lgkv.Database) -> Iterator[None]:
         ({"interval_ms": 0}, "interval_ms is 0.*milliseconds"),
         ({"map_size_bytes": 10}, "map_size_bytes is 10.*1048576"),
         ({"lock_timeout_s": -1}, "lock_timeout_s is -1.*seconds"),
+        ({"cache_bytes": -1}, "cache_bytes is -1"),
+        ({"cache_bytes": 1.5}, "cache_bytes is 1.5"),
+        ({"compression": None}, "compression is None"),
     ],
 )
 def test_unusable_option_is_named_and_no_file_is_made(
@@ -162,6 +165,21 @@ def test_memory_is_no_path(make: Any) -> None:
         make.from_conn_string(":memory:")
 
 
+@pytest.mark.parametrize("make", [LgkvSaver, LgkvStore, LgkvCache])
+def test_string_of_another_database_is_no_path(make: Any) -> None:
+    url = "postgresql://user:secret@host/db"
+    with pytest.raises(lgkv.InvalidInputError, match="begins with 'postgresql'") as caught:
+        make.from_conn_string(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [LgkvSaver, LgkvStore, LgkvCache, LgkvVectorStore])
+def test_path_is_no_database(make: Any) -> None:
+    options = {"mode": "keyword"} if make is LgkvVectorStore else {}
+    with pytest.raises(lgkv.InvalidInputError, match=r"db is 'a\.lgkv': give lgkv\.open"):
+        make("a.lgkv", **options)
+
+
 def test_unknown_option_of_a_class_leaves_no_file_open(path: str) -> None:
     with pytest.raises(TypeError, match="colour"):
         LgkvSaver.from_conn_string(path, colour="red")
@@ -262,6 +280,8 @@ CHECKPOINT: Any = {"v": 4, "id": "2", "channel_values": {"a": 1}, "channel_versi
     [
         (lambda s: s.get_tuple(None), "the config is None"),
         (lambda s: s.get_tuple({"configurable": None}), "no 'thread_id'"),
+        (lambda s: s.get_tuple({"configurable": [1]}), r"\['configurable'\] is \[1\]"),
+        (lambda s: s.prune(b"ab"), "thread_ids is b'ab'"),
         (lambda s: list(s.list("t")), "the config is 't'"),
         (lambda s: list(s.list(None, before="1")), "the config is '1'"),
         (lambda s: list(s.list(None, limit=1.5)), "limit is 1.5"),
@@ -325,6 +345,7 @@ def test_page_may_be_larger_than_anything(db: lgkv.Database, limit: int) -> None
         assert store.search(("a",), query=query, limit=limit, offset=1) == whole[1:]
         assert store.search(("a",), query=query, limit=1, offset=limit) == []
     assert len(db.memory.search(("a",), limit=limit)) == 3
+    assert list(db.checkpoints.list(limit=limit)) == db.threads(limit=limit) == []
     assert len(db.memory.namespaces(limit=limit)) == 1
 
 

@@ -335,6 +335,9 @@ def test_time_without_a_zone_is_found_as_it_is_stored(tmp_path: Path) -> None:
         assert found(hour) == found({"$eq": hour}) == found({"$in": [hour]}) == ["1"]
         assert found({"$ne": hour}) == ["0", "2"]
         assert found({"$gt": hour}) == ["2"]
+        db.memory.put(("a",), "text", {"at": "zzz"})
+        assert found({"$gt": hour}) == ["2"]
+        db.memory.delete(("a",), "text")
         assert found({"$lte": hour}) == ["0", "1"]
         assert found({"$gte": noon, "$lt": hour + datetime.timedelta(microseconds=1)}) == ["0", "1"]
     assert compile_filter({"at": noon})({"at": noon})  # as a serialiser keeps it

@@ -20,6 +20,7 @@ import lgkv
 from lgkv import StorageError, WriteLockTimeoutError
 from lgkv import gate as gate_module
 from lgkv.gate import Gate
+from tests.processes import Program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files and locks")
 
@@ -215,3 +216,32 @@ class TestTurns:
         clock.sleep = let_go  # type: ignore[method-assign]
         assert 0 < gate.acquire(1) < 0.01
         holder.close()
+
+
+WRITING = """
+    import sys, lgkv
+    from lgkv.writer import Change
+    db = lgkv.open(sys.argv[1])
+
+    def write(batch):
+        print("writing")
+        input()
+
+    db.commit(Change(write))
+    print("written")
+    input()
+    """
+
+
+def test_opening_beside_a_writer_has_a_limit(path: str) -> None:
+    with Program(WRITING, path) as writer:
+        assert writer.hear() == "writing"
+        with pytest.raises(lgkv.WriteLockTimeoutError):
+            lgkv.open(path, lock_timeout_s=0.1)
+        with lgkv.open(path, mode="r") as reader:  # which needs no lock
+            assert reader.threads() == []
+        writer.say("go on")
+        assert writer.hear() == "written"
+        with lgkv.open(path, lock_timeout_s=10) as db:
+            db.memory.put(("a",), "k", {})
+        writer.say("end")

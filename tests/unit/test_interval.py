@@ -507,6 +507,7 @@ class TestFailure:
             lambda db: db.commit(putting(b"a")),
             lambda db: db.submit(putting(b"a")),
             lambda db: db.snapshot(),
+            lambda db: db.flush(),
         ],
     )
     def test_failure_in_the_background_reaches_the_next_call(
@@ -536,11 +537,25 @@ class TestFailure:
         with pytest.raises(CommitFailedError):
             failed.close()
 
+    def test_flush_says_that_something_is_lost_though_another_was_told(
+        self, path: str, failed: Connection
+    ) -> None:
+        other = connect(path, "c", interval(20))
+        with pytest.raises(CommitFailedError):
+            other.commit(putting(b"a"))
+        for _ in range(2):
+            with pytest.raises(CommitFailedError, match="input/output error"):
+                failed.flush()
+        failed.close()
+        other.close()
+
     def test_flush_that_fails_raises(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         db = connect(path, "c", interval())
         db.commit(putting(b"a"))
 
         monkeypatch.setattr(Committer, "_flush", fail_flush)
+        with pytest.raises(CommitFailedError, match="input/output error"):
+            db.flush()
         with pytest.raises(CommitFailedError, match="input/output error"):
             db.flush()
         db.close()
