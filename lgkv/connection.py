@@ -326,7 +326,9 @@ class Connection:
 
         Raises:
             CommitFailedError: What was acknowledged is lost, and no call has said so yet.
+            InvalidInputError: It is called from within a change.
         """
+        self._shared.writer.check_outside()
         self._closed = True
         if self._finalizer.detach() is None:
             return

@@ -84,8 +84,8 @@ class Checkpoints:
 
         `new_versions` names the channels whose value is new at this checkpoint (None: all of
         its `channel_versions`); one that has no value in `channel_values` is empty from here
-        on. The values of the others are those stored before for their versions; where no
-        checkpoint of the namespace has one, that of `channel_values`.
+        on. The values of the others are those stored before for their versions; where nothing
+        has one, that of `channel_values`. A value that has no version is not stored.
 
         Raises:
             InvalidInputError: A part is missing, is of the wrong type or cannot be encoded;

@@ -128,12 +128,8 @@ class Writer:
         self._wait(pending)
 
     def _may_commit_here(self) -> bool:
-        me = get_ident()
-        if self._commits.applier == me:
-            raise InvalidInputError(
-                "a change cannot wait for another one: write from outside of it"
-            )
-        if self._own_ident == me:  # it cannot wait for itself
+        self.check_outside()
+        if self._own_ident == get_ident():  # it cannot wait for itself
             return True
         if self._queue or self._turn.locked():
             return False
@@ -302,6 +298,13 @@ class Writer:
             self._thread.join()
         with self._turn:
             self._commits.close()
+
+    def check_outside(self) -> None:
+        """Raise InvalidInputError if a change is being applied by this thread."""
+        if self._commits.applier == get_ident():
+            raise InvalidInputError(
+                "a change cannot wait for another one: write, and close, outside of it"
+            )
 
     def is_own_thread(self) -> bool:
         """Whether the caller is the writer thread, which cannot wait for itself."""

@@ -694,9 +694,12 @@ class TestThreads:
         assert outcome(queued[0]) is None
         assert names(db) == [b"a", b"from the callback", b"queued"]
 
-    def test_change_that_waits_for_another_is_an_error_and_no_hang(self, db: Connection) -> None:
+    @pytest.mark.parametrize("wait", [lambda db: db.commit(putting(b"inner")), Connection.close])
+    def test_change_that_waits_for_another_is_an_error_and_no_hang(
+        self, db: Connection, wait: Callable[[Connection], object]
+    ) -> None:
         def apply(_: Batch) -> None:
-            db.commit(putting(b"inner"))
+            wait(db)
 
         for run in (db.commit, lambda change: db.submit(change).result(LIMIT_S)):
             with pytest.raises(InvalidInputError, match="cannot wait for another"):
