@@ -86,7 +86,8 @@ def take_apart(
     codec: Codec,
 ) -> Parts:
     """Return the parts of a checkpoint, checked, and encoded but for the channels' values."""
-    check_mappings(checkpoint=checkpoint)
+    if type(checkpoint) is not dict:
+        check_mappings(checkpoint=checkpoint)
     checkpoint_id: Any = checkpoint.get("id")
     if type(checkpoint_id) is not str:
         check_texts(checkpoint_id=checkpoint_id)
@@ -95,7 +96,8 @@ def take_apart(
     state = dict(checkpoint)
     del state["id"]
     channels = state.pop("channel_values", None) or {}
-    check_mappings(channel_values=channels, metadata=metadata)
+    if type(channels) is not dict or type(metadata) is not dict:
+        check_mappings(channel_values=channels, metadata=metadata)
     versions = _checked_versions(state.pop("channel_versions", None) or {})
     new = versions if new_versions is None else _checked_versions(new_versions)
     delta = metadata.get(DELTA_COUNTERS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import secrets
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -339,7 +339,7 @@ def _configurable(config: RunnableConfig) -> Mapping[str, Any]:
             f"the config is {config!r:.100}: give {{'configurable': {{'thread_id': '...'}}}}"
         )
     configurable = config.get("configurable") or {}
-    if not isinstance(configurable, Mapping):
+    if type(configurable) is not dict and not isinstance(configurable, Mapping):
         raise InvalidInputError(f"config['configurable'] is {configurable!r:.100}: give a dict")
     return configurable
 
@@ -351,8 +351,9 @@ def _text(name: Any) -> str:
 
 def _metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
     """Return the metadata of a checkpoint with what of the config belongs to it."""
-    check_mappings(metadata=metadata)
-    return dict(get_checkpoint_metadata(config, metadata))
+    if type(metadata) is not dict:
+        check_mappings(metadata=metadata)
+    return cast("dict[str, Any]", get_checkpoint_metadata(config, metadata))
 
 
 def _names(config: RunnableConfig) -> tuple[str, str, str | None]:
