@@ -218,7 +218,8 @@ class CheckpointPut:
             wanted = {(numbers[name], versions[name]): name for name in self._lost}
             framed = thread.is_framed
             packed = {**packed, **values_at(batch, thread.number, space, wanted, framed=framed)}
-            gone = parts.values.keys() & self._lost - packed.keys() - self._rescued.keys()
+            given = parts.values.keys() & set(self._lost)
+            gone = given - packed.keys() - self._rescued.keys()
             if gone:  # it was there when this was prepared
                 raise BaseMovedError(f"no checkpoint has the value of {min(gone)!r} any more")
             new = new | {name: plan for name, plan in self._rescued.items() if name not in packed}
