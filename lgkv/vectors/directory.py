@@ -288,28 +288,6 @@ class Directory:
         """Whether an item has several vectors."""
         return any(slab.items_by_label is not None for slab in self.slabs)
 
-    def others_of(self, labels: NDArray[np.uint64], limit: int) -> NDArray[np.uint64]:
-        """Return the labels of the other vectors, alive, of the items that these are of.
-
-        Of `limit` in all at most: what an item has is left out if that is exceeded with it.
-        """
-        slabs, rows = self.locate(labels)
-        found, room = [np.empty(0, np.uint64)], limit
-        for number in np.unique(slabs[slabs >= 0]).tolist():
-            place = self.slabs[number]
-            ordered = place.items_by_label
-            if ordered is None:
-                continue
-            items = np.unique(place.items[rows[slabs == number]])
-            lows, highs = (np.searchsorted(ordered, items, side) for side in ("left", "right"))
-            for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
-                if high - low <= room:
-                    room -= high - low
-                    own = place.labels[place.order[low:high]]
-                    found.append(own.astype(np.uint64) + np.uint64(place.first))
-        others = np.setdiff1d(np.concatenate(found), labels)
-        return others[self.locate(others)[0] >= 0]
-
     @cached_property
     def natives(self) -> list[SlabRows]:
         """The slabs as the kernels use them."""

@@ -31,6 +31,7 @@ from lgkv.vectors.ranking import (
     Query,
     Ranking,
     Records,
+    others_of,
     scan_ranges,
 )
 from lgkv.vectors.settings import VectorState, read_settings, read_state
@@ -205,7 +206,7 @@ class VectorIndex:
             return None
         labels, keys = found
         if directory.has_several:  # an item counts as its best vector, which may not be among them
-            others = directory.others_of(labels[: 2 * wanted + FIRST_EXTRA], OTHERS)
+            others = others_of(directory, labels[: 2 * wanted + FIRST_EXTRA], OTHERS)
             true = [key for key, *_ in records.measured(query, *directory.locate(others))]
             labels = np.concatenate([labels, others])
             keys = np.concatenate([keys, np.array(true, np.float32)])

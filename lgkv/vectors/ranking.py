@@ -29,7 +29,9 @@ from lgkv.vectors.slabs import WILD, slab_key
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Hit", "Named", "Query", "Ranking", "Records", "scan_ranges"]
+__all__ = [
+    "FIRST_EXTRA", "Hit", "Named", "Query", "Ranking", "Records", "others_of", "scan_ranges",
+]  # fmt: skip
 
 UNIT_ROUNDOFF: Final = 2.0**-24
 OWN_PAGES_BYTES: Final = 1 << 16
@@ -221,6 +223,29 @@ class Named:
         places = self.directory.slabs
         each = zip(slabs.tolist(), rows.tolist(), strict=True)
         return np.array([places[s].nodes[row] if s >= 0 else 0 for s, row in each], np.uint64)
+
+
+def others_of(directory: Directory, labels: NDArray[np.uint64], limit: int) -> NDArray[np.uint64]:
+    """Return the labels of the other vectors, alive, of the items that `labels` are of.
+
+    Of `limit` in all at most: what an item has is left out if that is exceeded with it.
+    """
+    slabs, rows = directory.locate(labels)
+    found, room = [np.empty(0, np.uint64)], limit
+    for number in np.unique(slabs[slabs >= 0]).tolist():
+        place = directory.slabs[number]
+        ordered = place.items_by_label
+        if ordered is None:
+            continue
+        items = np.unique(place.items[rows[slabs == number]])
+        lows, highs = (np.searchsorted(ordered, items, side) for side in ("left", "right"))
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+            if high - low <= room:
+                room -= high - low
+                own = place.labels[place.order[low:high]]
+                found.append(own.astype(np.uint64) + np.uint64(place.first))
+    others = np.setdiff1d(np.concatenate(found), labels)
+    return others[directory.locate(others)[0] >= 0]
 
 
 class Hit(NamedTuple):
